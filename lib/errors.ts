@@ -1,0 +1,172 @@
+// Every way in which a gateway is refused: one class, stable codes, and the exact words.
+
+import { getSystemErrorMap } from "node:util";
+import type { NativeFailure } from "./native.ts";
+
+/** Exit codes of a gateway and of the `gateway-lock` command. 75 is `EX_TEMPFAIL` and 78 `EX_CONFIG` of sysexits(3). */
+export const EXIT: {
+  readonly OK: 0;
+  readonly FAILURE: 1;
+  readonly NOT_RUNNING: 3;
+  readonly UNKNOWN: 4;
+  readonly DUPLICATE: 75;
+  readonly SUPERVISED_DUPLICATE: 78;
+  readonly TIMEOUT: 124;
+} = Object.freeze({
+  OK: 0,
+  FAILURE: 1,
+  NOT_RUNNING: 3,
+  UNKNOWN: 4,
+  DUPLICATE: 75,
+  SUPERVISED_DUPLICATE: 78,
+  TIMEOUT: 124,
+});
+
+/** See the table under Errors in the README for when each one occurs and what to do about it. */
+export type GatewayLockErrorCode =
+  | "ALREADY_LISTENING"
+  | "ALREADY_RUNNING"
+  | "BIND_FAILED"
+  | "HANDOFF_FAILED"
+  | "HANDOVER_FAILED"
+  | "LOCK_UNSUPPORTED"
+  | "LOCK_FAILED"
+  | "LOCK_LOST"
+  | "NOT_HEALTHY";
+
+/** The process that the kernel says listens; a field is `null` where this user may not see it. */
+export interface PortListener {
+  readonly pid: number | null;
+  readonly command: string | null;
+}
+
+/** What an error knows beside its code; a field that is not known is missing. */
+export interface GatewayLockErrorDetails {
+  readonly cause?: unknown;
+  readonly host?: string | undefined;
+  readonly port?: number | undefined;
+  readonly url?: string | undefined;
+  readonly lockPath?: string | undefined;
+  readonly owner?: import("./lock/record.ts").OwnerRecord | undefined;
+  readonly listener?: PortListener | undefined;
+}
+
+/** The codes for which the same call may succeed later, when the other gateway has gone. */
+const RETRYABLE: ReadonlySet<GatewayLockErrorCode> = new Set(["ALREADY_LISTENING", "ALREADY_RUNNING", "HANDOVER_FAILED"]);
+
+/**
+ * Why a gateway may not run, or could not be told.
+ *
+ * `code` says which of the cases it is and never changes; `message` is for people. `cause` is the system's own error,
+ * with its errno name in `cause.code` (`EADDRINUSE`, `EACCES`, …).
+ */
+export class GatewayLockError extends Error {
+  override readonly name: string = "GatewayLockError";
+  readonly code: GatewayLockErrorCode;
+  /** Whether the same call may succeed later without anybody mending anything. */
+  readonly retryable: boolean;
+  /** What the process should exit with: 75 for a duplicate, 1 for a failure. See {@link EXIT}. */
+  readonly exitCode: number;
+  /** The address in conflict: a literal. */
+  readonly host?: string;
+  readonly port?: number;
+  /** The address in conflict, as `scheme://host:port`. */
+  readonly url?: string;
+  readonly lockPath?: string;
+  /** The record of the gateway that has the lock. */
+  readonly owner?: import("./lock/record.ts").OwnerRecord;
+  readonly listener?: PortListener;
+
+  constructor(code: GatewayLockErrorCode, message: string, { cause, ...details }: GatewayLockErrorDetails = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.retryable = RETRYABLE.has(code);
+    this.exitCode = this.retryable ? EXIT.DUPLICATE : EXIT.FAILURE;
+    for (const [key, value] of Object.entries(details)) {
+      if (value !== undefined) Object.defineProperty(this, key, { value, enumerable: true });
+    }
+  }
+}
+
+/** `scheme://host:port` as a person would type it: a wildcard is shown as its loopback, IPv6 stands in brackets. */
+export function formatUrl(scheme: string, host: string, port: number): string {
+  const shown = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
+  return `${scheme}://${shown.includes(":") ? `[${shown}]` : shown}:${port}`;
+}
+
+interface Endpoint {
+  readonly scheme: string;
+  readonly host: string;
+  readonly port: number;
+}
+
+export function alreadyListening({ scheme, host, port }: Endpoint, details: GatewayLockErrorDetails): GatewayLockError {
+  const url = formatUrl(scheme, host, port);
+  return new GatewayLockError("ALREADY_LISTENING", `another gateway instance is already listening on ${url}`, {
+    host,
+    port,
+    url,
+    ...details,
+  });
+}
+
+export function alreadyRunning(pid: number | null, timeout: number, details: GatewayLockErrorDetails): GatewayLockError {
+  return new GatewayLockError(
+    "ALREADY_RUNNING",
+    `gateway already running (pid ${pid ?? "unknown"}); lock timeout after ${timeout}ms`,
+    details,
+  );
+}
+
+export function bindFailed({ scheme, host, port }: Endpoint, reason: string, cause: unknown): GatewayLockError {
+  const url = formatUrl(scheme, host, port);
+  return new GatewayLockError("BIND_FAILED", `failed to bind gateway socket on ${url}: ${reason}`, { host, port, url, cause });
+}
+
+export function handOffFailed(reason: string, details: GatewayLockErrorDetails = {}): GatewayLockError {
+  return new GatewayLockError("HANDOFF_FAILED", `failed to hand the gateway socket to the server: ${reason}`, details);
+}
+
+export function lockFailed(lockPath: string, reason: string, cause?: unknown): GatewayLockError {
+  return new GatewayLockError("LOCK_FAILED", `failed to acquire gateway lock at ${lockPath}: ${reason}`, { lockPath, cause });
+}
+
+export function lockUnsupported(
+  { directory, type, lockPath }: { directory: string; type: string; lockPath: string },
+  reason: string,
+  cause?: unknown,
+): GatewayLockError {
+  return new GatewayLockError(
+    "LOCK_UNSUPPORTED",
+    `the filesystem at ${directory} (${type}) cannot hold a lock: ${reason}`,
+    { lockPath, cause },
+  );
+}
+
+export function lockLost(lockPath: string, how: string, cause?: unknown): GatewayLockError {
+  return new GatewayLockError("LOCK_LOST", `the gateway lock at ${lockPath} was lost: ${how}`, { lockPath, cause });
+}
+
+/** The error that Node itself would have made of a failed system call: `code`, `errno` and `syscall`. */
+export interface SystemError extends Error {
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+}
+
+/** Dresses a failure from the addon as Node dresses its own; `hint` goes into the message. */
+export function systemError({ errno, syscall }: NativeFailure, subject: string, hint?: string): SystemError {
+  const [code, description] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown system error"];
+  const message = `${code}: ${description}, ${syscall} ${subject}${hint === undefined ? "" : `; ${hint}`}`;
+  return Object.assign(new Error(message), { code, errno: -errno, syscall });
+}
+
+/** What went wrong, in one line, for the end of a message. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The errno name of a system error, else `undefined`. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}

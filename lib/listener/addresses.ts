@@ -1,0 +1,72 @@
+// Which sockets a gateway needs for its hosts: where it listens, and what it keeps rivals off.
+
+import { isIPv4, isIPv6, SocketAddress } from "node:net";
+
+/** One socket to bind. */
+export interface Target {
+  readonly host: string;
+  readonly role: "listen" | "guard";
+  /** An IPv6 wildcard that takes the IPv4 port too. */
+  readonly dualStack: boolean;
+  /** One half of `localhost`, or a guard: a host without that family has no rivals there either. */
+  readonly optional: boolean;
+}
+
+const LOOPBACK_V4 = "127.0.0.1";
+const LOOPBACK_V6 = "::1";
+const ANY_V4 = "0.0.0.0";
+const ANY_V6 = "::";
+
+/** The sockets for `hosts`, in order: listeners first, then guards. An address that another one covers is left out. */
+export function targetsFor(hosts: readonly string[], loopbackGuard: boolean): readonly Target[] {
+  const wanted = hosts.flatMap((host) =>
+    host === "localhost"
+      ? [LOOPBACK_V4, LOOPBACK_V6].map((half) => ({ host: half, optional: true }))
+      : [{ host: canonical(host), optional: false }],
+  );
+  const named = new Set(wanted.map(({ host }) => host));
+  // Two sockets can't share a port on IPv4: beside an IPv4 host, the IPv6 wildcard is IPv6 alone.
+  const dualStack = ![...named].some(isIPv4);
+  const listeners = [...named]
+    .filter((host) => host === ANY_V4 || host === ANY_V6 || !named.has(isIPv4(host) ? ANY_V4 : ANY_V6))
+    .map((host): Target => {
+      // An address that is named outright must be there, even if `localhost` names it too.
+      const optional = wanted.every((one) => one.host !== host || one.optional);
+      return { host, role: "listen", dualStack: dualStack && host === ANY_V6, optional };
+    });
+  const guards = loopbackGuard ? guardsFor(listeners.map(({ host }) => host)) : [];
+  return [...listeners, ...guards];
+}
+
+/** For a loopback listener the other family's loopback, unless something listens there already. */
+function guardsFor(hosts: readonly string[]): Target[] {
+  const guard = (host: string): Target => ({ host, role: "guard", dualStack: false, optional: true });
+  const guards: Target[] = [];
+  if (hosts.some(isLoopbackV4) && !hosts.some((host) => host === LOOPBACK_V6 || host === ANY_V6)) guards.push(guard(LOOPBACK_V6));
+  if (hosts.includes(LOOPBACK_V6) && !hosts.some((host) => host === LOOPBACK_V4 || host === ANY_V4)) guards.push(guard(LOOPBACK_V4));
+  return guards;
+}
+
+export function isLoopbackV4(host: string): boolean {
+  return isIPv4(host) && host.startsWith("127.");
+}
+
+/** One spelling for each address: `0:0:0:0:0:0:0:1` is `::1`. */
+export function canonical(host: string): string {
+  if (!isIPv6(host)) return host;
+  const [address = host, zone] = host.split("%");
+  const { address: short } = new SocketAddress({ address, family: "ipv6" });
+  return zone === undefined ? short : `${short}%${zone}`;
+}
+
+/** Whether a socket bound to `address` can receive what is sent to `host`, or keeps it from being bound. */
+export function overlaps(host: string, other: { address: string; family: "IPv4" | "IPv6"; v6only: boolean }): boolean {
+  const mine = canonical(host);
+  const [theirs = other.address] = canonical(other.address).split("%");
+  if (isIPv4(mine)) {
+    if (other.family === "IPv4") return mine === ANY_V4 || theirs === ANY_V4 || theirs === mine;
+    return (theirs === ANY_V6 && !other.v6only) || theirs === `::ffff:${mine}`;
+  }
+  if (mine === ANY_V6) return true;
+  return other.family === "IPv6" && (theirs === ANY_V6 || theirs === mine.split("%")[0]);
+}

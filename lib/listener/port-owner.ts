@@ -1,0 +1,77 @@
+// Who has a port: first what the kernel's tables say, then a connection where they say nothing.
+
+import { connect } from "node:net";
+import type { PortListener } from "../errors.ts";
+import { isFailure, native, type PortSocket } from "../native.ts";
+import { canonical, overlaps } from "./addresses.ts";
+
+/** The absolute deadline of a probe, in ms. */
+const PROBE_DEADLINE = 1000;
+const MAX_COMMAND_LENGTH = 200;
+
+/** The sockets on a port that stand in the way of `host`: listeners, then bound ones, then connections from it. */
+function socketsOn(host: string, port: number): PortSocket[] {
+  const found = native().findPortSockets(port, true);
+  if (isFailure(found)) return [];
+  const order = ["listening", "bound", "connected"];
+  return found
+    .filter((socket) => overlaps(host, socket))
+    .sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
+}
+
+/** What is known of the process that keeps others off `host`:`port`. */
+export interface PortOwner {
+  /** What its socket does there; `null` where the kernel shows none. */
+  readonly state: PortSocket["state"] | null;
+  readonly listener: PortListener;
+}
+
+/** The processes in `hints` are looked at first. */
+export function findPortOwner(host: string, port: number, hints: readonly number[] = []): PortOwner {
+  const [socket] = socketsOn(host, port);
+  if (socket === undefined) return { state: null, listener: { pid: null, command: null } };
+  const pid = socket.inode === 0 ? null : native().findSocketOwner(socket.inode, hints);
+  return { state: socket.state, listener: { pid, command: pid === null ? null : commandOf(pid) } };
+}
+
+/** The command line, fit for a terminal. */
+function commandOf(pid: number): string | null {
+  const command = native()
+    .describeCommand(pid)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it takes out
+    .replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
+    .trim()
+    .slice(0, MAX_COMMAND_LENGTH);
+  return command === "" ? null : command;
+}
+
+/**
+ * Whether anybody listens on `host`:`port`. Where the kernel shows a listener, it is not disturbed; else it is asked by
+ * connecting: refused is free, no answer within a second is busy.
+ */
+export async function isListening(host: string, port: number): Promise<boolean> {
+  const target = host === "0.0.0.0" ? "127.0.0.1" : canonical(host) === "::" ? "::1" : host;
+  if (socketsOn(target, port).some(({ state }) => state === "listening")) return true;
+  return await answers(target, port);
+}
+
+function answers(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    const timer = setTimeout(() => finish(true), PROBE_DEADLINE);
+    function finish(busy: boolean): void {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(busy);
+    }
+    socket.once("connect", () => {
+      // In the ephemeral range a connection can meet itself; then nobody listens (simultaneous open, RFC 9293, 3.5).
+      const self = socket.localPort === socket.remotePort && socket.localAddress === socket.remoteAddress;
+      finish(!self);
+    });
+    socket.once("error", (error: NodeJS.ErrnoException) => {
+      // Refused: nobody listens. The others: this host has no such address, so nobody here can.
+      finish(!["ECONNREFUSED", "EADDRNOTAVAIL", "EAFNOSUPPORT"].includes(error.code ?? ""));
+    });
+  });
+}

@@ -1,0 +1,163 @@
+// Where a lock lies: it follows from the resource alone, so that everyone who could harm it meets at one file.
+
+import { createHash } from "node:crypto";
+import { accessSync, constants, lstatSync, mkdirSync, mkdtempSync, readlinkSync, realpathSync, rmdirSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { codeOf, lockFailed, reasonOf } from "../errors.ts";
+import type { ResolvedOptions } from "../options.ts";
+
+/** Something that one gateway alone may use, and the lock file that stands for it. */
+export interface Resource {
+  readonly role: "state" | "config" | "other";
+  /** Its real path. */
+  readonly path: string;
+  /** Whether it is a directory, which is then locked itself as well. */
+  readonly isDirectory: boolean;
+  /** The directory that the lock file lies in, made when it is locked. */
+  readonly lockDirectory: string;
+  readonly lockPath: string;
+  /** The lock to take where `lockDirectory` turns out to be unwritable: it keeps only this state directory off. */
+  readonly fallbackLockPath: string | null;
+}
+
+const LOCKS = "locks";
+const STATE_LOCK = "gateway.state.lock";
+const DEFAULT_CONFIG = "gateway.json";
+const MAX_LINKS = 40; // as path_resolution(7)
+
+/**
+ * The resources in the order in which every contender locks them: state, config, the others by real path. Makes the
+ * state directory, the config's directory and `lockDir` where they are missing, and nothing else.
+ *
+ * @throws GatewayLockError `LOCK_FAILED`
+ */
+export function resolveResources(options: ResolvedOptions): readonly Resource[] {
+  const stateDir = realDirectory(options.stateDir);
+  const lockDir = options.lockDir === null ? null : realDirectory(options.lockDir);
+  const stateLocks = lockDir ?? join(stateDir, LOCKS);
+  const place = (path: string, isDirectory: boolean, role: Resource["role"]): Resource => {
+    const home = lockDir ?? join(isDirectory ? path : dirname(path), LOCKS);
+    const name = lockName(path, isDirectory, lockDir !== null);
+    const fallback = role === "config" && home !== stateLocks ? join(stateLocks, hashedName(pathToHash(path))) : null;
+    return { role, path, isDirectory, lockDirectory: home, lockPath: join(home, name), fallbackLockPath: fallback };
+  };
+  const others = options.locks.map(realExisting).sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
+  const all = [
+    place(stateDir, true, "state"),
+    place(realConfig(options.configPath ?? join(stateDir, DEFAULT_CONFIG)), false, "config"),
+    ...others.map(({ path, isDirectory }) => place(path, isDirectory, "other")),
+  ];
+  // The same resource twice is one lock, at its first place; also by two paths, through a bind mount.
+  const identities = all.map(identityOf);
+  return all.filter((_, index) => identities.indexOf(identities[index] ?? "") === index);
+}
+
+function identityOf({ path, isDirectory }: Resource): string {
+  const { dev, ino } = statSync(isDirectory ? path : dirname(path), { bigint: true });
+  return isDirectory ? `${dev}:${ino}` : `${dev}:${ino}/${foldedName(path)}`;
+}
+
+function lockName(path: string, isDirectory: boolean, byRealPath: boolean): string {
+  if (!byRealPath) return isDirectory ? STATE_LOCK : hashedName(foldedName(path));
+  return isDirectory ? `gateway.state.${hash(pathToHash(path))}.lock` : hashedName(pathToHash(path));
+}
+
+function hashedName(text: string): string {
+  return `gateway.${hash(text)}.lock`;
+}
+
+function hash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 8);
+}
+
+/** The real path, with its last part folded where its directory ignores case. */
+function pathToHash(path: string): string {
+  return path === "/" ? path : join(dirname(path), foldedName(path));
+}
+
+function foldedName(path: string): string {
+  const name = basename(path);
+  return ignoresCase(dirname(path), name) ? name.normalize("NFC").toLowerCase() : name;
+}
+
+/**
+ * Asks for something that is there by another spelling: ext4 can fold per directory, so the filesystem's type says
+ * little. The answer must not depend on what happens to lie there, so an empty directory is asked with one of our own.
+ */
+function ignoresCase(directory: string, name: string): boolean {
+  const known = isSameBySpelling(directory, name) ?? isSameBySpelling(directory, LOCKS);
+  if (known !== null) return known;
+  let probe: string;
+  try {
+    probe = mkdtempSync(join(directory, ".gateway-lock-"));
+  } catch {
+    return false; // nothing of ours is there, and nothing can be made
+  }
+  try {
+    return isSameBySpelling(directory, basename(probe)) ?? false;
+  } finally {
+    rmdirSync(probe);
+  }
+}
+
+/** `null` where the question can't be put: there is no such file, or its name has no letters. */
+function isSameBySpelling(directory: string, name: string): boolean | null {
+  const other = name === name.toLowerCase() ? name.toUpperCase() : name.toLowerCase();
+  const here = other === name ? undefined : lstatSync(join(directory, name), { throwIfNoEntry: false });
+  if (here === undefined) return null;
+  const there = lstatSync(join(directory, other), { throwIfNoEntry: false });
+  return there !== undefined && here.dev === there.dev && here.ino === there.ino;
+}
+
+/** The real path of a directory that is made (0700) where it is missing. */
+function realDirectory(path: string): string {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    const real = realpathSync.native(path);
+    if (!statSync(real).isDirectory()) throw new Error("it is not a directory");
+    return real;
+  } catch (cause) {
+    throw lockFailed(resolve(path), reasonOf(cause), cause);
+  }
+}
+
+function realExisting(path: string): { path: string; isDirectory: boolean } {
+  try {
+    const real = realpathSync.native(path);
+    const stats = statSync(real);
+    if (!stats.isDirectory() && !stats.isFile()) throw new Error("it is neither a file nor a directory");
+    return { path: real, isDirectory: stats.isDirectory() };
+  } catch (cause) {
+    const hint = codeOf(cause) === "ENOENT" ? "; create it first" : "";
+    throw lockFailed(resolve(path), `${reasonOf(cause)}${hint}`, cause);
+  }
+}
+
+/** The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target. */
+function realConfig(path: string): string {
+  let current = resolve(path);
+  for (let links = 0; links <= MAX_LINKS; links++) {
+    try {
+      const real = realpathSync.native(current);
+      if (statSync(real).isDirectory()) throw new Error("the config is a directory");
+      return real;
+    } catch (cause) {
+      if (codeOf(cause) !== "ENOENT") throw lockFailed(current, reasonOf(cause), cause);
+    }
+    const directory = realDirectory(dirname(current));
+    const target = lstatSync(current, { throwIfNoEntry: false })?.isSymbolicLink() ? readlinkSync(current) : null;
+    if (target === null) return join(directory, basename(current));
+    current = resolve(directory, target);
+  }
+  throw lockFailed(resolve(path), "too many symbolic links");
+}
+
+/** Whether this user could make files in `directory`. */
+export function isWritable(directory: string): boolean {
+  try {
+    accessSync(directory, constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,108 @@
+// The addon: what it offers, and what to do where there is none.
+
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** A system call that failed. `errno` is positive, as in the manual pages. */
+export interface NativeFailure {
+  readonly errno: number;
+  readonly syscall: string;
+}
+
+/** Why a path is refused; native/file_lock.h says more. */
+export type Hazard =
+  | "symbolic-link"
+  | "directory"
+  | "not-regular"
+  | "hard-links"
+  | "foreign-owner"
+  | "writable-directory"
+  | "not-directory";
+
+export type LockAttempt =
+  | { readonly status: "locked"; readonly fd: number; readonly created: boolean }
+  | { readonly status: "held" }
+  | { readonly status: "refused"; readonly hazard: Hazard }
+  | { readonly status: "not-exclusive" };
+
+export interface BoundSocket {
+  readonly fd: number;
+  readonly address: string;
+  readonly family: "IPv4" | "IPv6";
+  readonly port: number;
+}
+
+export interface PortSocket {
+  readonly address: string;
+  readonly family: "IPv4" | "IPv6";
+  readonly v6only: boolean;
+  readonly state: "listening" | "bound" | "connected";
+  readonly inode: number;
+}
+
+/**
+ * The contracts stand in native/*.h. A descriptor that comes from here stays the addon's: it is closed by `closeFile` or
+ * `closeSocket` or with the environment, and a number that the addon does not have open is EBADF.
+ */
+export interface Native {
+  tryLockFile(path: string, selfTest: boolean): LockAttempt | NativeFailure;
+  tryLockDirectory(path: string): LockAttempt | NativeFailure;
+  checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
+  writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
+  removeLockFile(fd: number, path: string): boolean | NativeFailure;
+  closeFile(fd: number): void;
+  listen(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
+  guard(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
+  silence(fd: number): undefined | NativeFailure;
+  duplicate(fd: number): number | NativeFailure;
+  closeDuplicate(duplicate: number, fd: number): boolean;
+  closeSocket(fd: number): void;
+  identifyProcess(pid: number): number | null | NativeFailure;
+  describeCommand(pid: number): string;
+  identifyHost(): { readonly bootId: string | null; readonly pidNamespace: string | null };
+  findLockHolders(
+    path: string,
+    hints: readonly number[],
+    firstOnly: boolean,
+  ): { readonly locked: boolean | null; readonly holders: number[] };
+  findPortSockets(port: number, connections: boolean): PortSocket[] | NativeFailure;
+  findSocketOwner(inode: number, hints: readonly number[]): number | null;
+}
+
+export function isFailure(result: unknown): result is NativeFailure {
+  return typeof result === "object" && result !== null && "syscall" in result;
+}
+
+/** The package's own folder: this file lies in lib/ or dist/. */
+const ROOT: string = dirname(dirname(fileURLToPath(import.meta.url)));
+
+let loaded: Native | undefined;
+
+/**
+ * The addon, loaded at the first call.
+ *
+ * @throws Error `ERR_GATEWAY_LOCK_ADDON` where this package has no binary that fits, with the command that builds one.
+ */
+export function native(): Native {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Native {
+  const require = createRequire(import.meta.url);
+  try {
+    return (require("node-gyp-build") as (folder: string) => Native)(ROOT);
+  } catch (cause) {
+    const libc = process.platform === "linux" ? ` (${libcName()})` : "";
+    const message =
+      `gateway-lock has no native addon for ${process.platform}-${process.arch}${libc}; ` +
+      `build it with a C++ compiler, make and Python 3: cd '${ROOT}' && npm install && npm run build:native`;
+    throw Object.assign(new Error(message, { cause }), { code: "ERR_GATEWAY_LOCK_ADDON" });
+  }
+}
+
+function libcName(): string {
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  return report?.header?.glibcVersionRuntime === undefined ? "musl" : "glibc";
+}

@@ -1,0 +1,288 @@
+// Options, checked once, at the edge: what comes out of here is complete and needs no second look.
+
+import { isIP } from "node:net";
+import { inspect } from "node:util";
+
+/** JSON that the user keeps in the owner record. */
+export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
+export type Metadata = { readonly [key: string]: JsonValue };
+
+export type Scheme = "ws" | "wss" | "http" | "https";
+
+/** What `acquireGateway` takes. */
+export interface GatewayOptions {
+  /** The directory that the gateway alone may use. Made with mode 0700 if missing; a symbolic link is its target. */
+  stateDir: string;
+  /** The config file that the gateway alone may use; it need not exist. Default: `<stateDir>/gateway.json`. */
+  configPath?: string | undefined;
+  /** 0–65535; 0 is the kernel's choice, the same number on every host. Default: 18789. */
+  port?: number | undefined;
+  /** IP literals, or `"localhost"` for 127.0.0.1 and ::1. Names are not looked up. Default: `"127.0.0.1"`. */
+  host?: string | readonly string[] | undefined;
+  /** Only for the URL in messages and records. Default: `"ws"`. */
+  scheme?: Scheme | undefined;
+  /** Puts all lock files here instead of beside their resources. Every contender must give the same one. */
+  lockDir?: string | undefined;
+  /** More existing files or directories that the gateway alone may use, a workspace, say. */
+  locks?: readonly string[] | undefined;
+  /** Ports to claim as well. Not available yet: only `[]` is accepted. */
+  reserve?: readonly number[] | undefined;
+  /** How long to wait for an owner to leave, in ms; `Infinity` waits as its standby. Default: 0, which fails fast. */
+  timeout?: number | undefined;
+  /** Ends a wait; the promise then rejects with `signal.reason`. */
+  signal?: AbortSignal | undefined;
+  /** For a loopback host: keep rivals off the same port of the other loopback family. Default: true. */
+  loopbackGuard?: boolean | undefined;
+  /** The listen queue's length; the kernel caps it (listen(2)). Default: 511. */
+  backlog?: number | undefined;
+  /** The user's own fields, in the record under `metadata`: at most 2048 bytes of JSON. Default: none. */
+  metadata?: Metadata | undefined;
+  /** Accept a filesystem that other hosts can write too, on the user's own proof that it locks. Default: false. */
+  allowNetworkFilesystem?: boolean | undefined;
+  /** Hand a running gateway over. Not available yet. */
+  handover?: true | { onHandover?(): Promise<void> } | undefined;
+}
+
+/** What `bindExclusive` takes. */
+export type ListenerOptions = Pick<GatewayOptions, "host" | "port" | "backlog">;
+
+/** The options that decide where a gateway listens, complete. */
+export interface Endpoints {
+  readonly hosts: readonly string[];
+  readonly port: number;
+  readonly scheme: Scheme;
+  readonly backlog: number;
+  readonly loopbackGuard: boolean;
+}
+
+/** The options of `acquireGateway`, complete. */
+export interface ResolvedOptions extends Endpoints {
+  readonly stateDir: string;
+  readonly configPath: string | null;
+  readonly lockDir: string | null;
+  readonly locks: readonly string[];
+  readonly timeout: number;
+  readonly signal: AbortSignal | null;
+  readonly metadata: Metadata;
+  readonly allowNetworkFilesystem: boolean;
+}
+
+export const MAX_METADATA_BYTES = 2048;
+const DEFAULT_PORT = 18789;
+const DEFAULT_HOST = "127.0.0.1";
+const DEFAULT_BACKLOG = 511;
+const MAX_BACKLOG = 2 ** 31 - 1;
+const SCHEMES: readonly Scheme[] = ["ws", "wss", "http", "https"];
+
+const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
+  "stateDir",
+  "configPath",
+  "port",
+  "host",
+  "scheme",
+  "lockDir",
+  "locks",
+  "reserve",
+  "timeout",
+  "signal",
+  "loopbackGuard",
+  "backlog",
+  "metadata",
+  "allowNetworkFilesystem",
+  "handover",
+];
+const LISTENER_OPTIONS: readonly (keyof ListenerOptions)[] = ["host", "port", "backlog"];
+
+/**
+ * @throws TypeError `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE`, RangeError `ERR_SOCKET_BAD_PORT` or `ERR_OUT_OF_RANGE`
+ */
+export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions {
+  const given = checkNames(options, GATEWAY_OPTIONS);
+  if (given.reserve !== undefined && checkArray("reserve", given.reserve, checkReservedPort).length > 0) {
+    throw invalidValue("reserve", given.reserve, "is not available in this version: leave it out");
+  }
+  if (given.handover !== undefined) {
+    throw invalidValue("handover", given.handover, "is not available in this version: leave it out");
+  }
+  return {
+    ...resolveEndpoints(given),
+    scheme: given.scheme === undefined ? "ws" : checkScheme(given.scheme),
+    loopbackGuard: checkBoolean("loopbackGuard", given.loopbackGuard, true),
+    stateDir: checkPath("stateDir", given.stateDir),
+    configPath: given.configPath === undefined ? null : checkPath("configPath", given.configPath),
+    lockDir: given.lockDir === undefined ? null : checkPath("lockDir", given.lockDir),
+    locks: given.locks === undefined ? [] : checkArray("locks", given.locks, checkPath),
+    timeout: checkTimeout("timeout", given.timeout, 0),
+    signal: checkSignal(given.signal),
+    metadata: given.metadata === undefined ? {} : checkMetadata(given.metadata),
+    allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", given.allowNetworkFilesystem, false),
+  };
+}
+
+export function resolveListenerOptions(options: ListenerOptions): Endpoints {
+  return resolveEndpoints(checkNames(options, LISTENER_OPTIONS));
+}
+
+function resolveEndpoints(given: ListenerOptions): Endpoints {
+  return {
+    hosts: checkHosts(given.host ?? DEFAULT_HOST),
+    port: given.port === undefined ? DEFAULT_PORT : checkPort("port", given.port),
+    scheme: "ws",
+    backlog: checkBacklog(given.backlog),
+    loopbackGuard: false,
+  };
+}
+
+/** An options object has only known names, each at most once. */
+export function checkNames<T extends object>(options: T, known: readonly (keyof T & string)[], argument = "options"): T {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw invalidType(argument, "an object", options);
+  }
+  for (const name of Object.keys(options)) {
+    if ((known as readonly string[]).includes(name)) continue;
+    const nearest = [...known].sort((a, b) => distance(name, a) - distance(name, b))[0];
+    throw invalidValue(name, (options as Record<string, unknown>)[name], `is unknown; did you mean '${nearest}'?`);
+  }
+  return options;
+}
+
+export function checkPath(name: string, value: unknown): string {
+  if (typeof value !== "string") throw invalidType(name, "a string", value);
+  if (value === "") throw invalidValue(name, value, "must not be empty");
+  if (value.includes("\0")) throw invalidValue(name, value, "must not contain a null byte");
+  return value;
+}
+
+export function checkBoolean(name: string, value: unknown, byDefault: boolean): boolean {
+  if (value === undefined) return byDefault;
+  if (typeof value !== "boolean") throw invalidType(name, "a boolean", value);
+  return value;
+}
+
+/** ms from 0 to Infinity. */
+export function checkTimeout(name: string, value: unknown, byDefault: number): number {
+  if (value === undefined) return byDefault;
+  if (typeof value !== "number") throw invalidType(name, "a number of milliseconds", value);
+  if (!(value >= 0)) throw outOfRange(name, "at least 0", value);
+  return value;
+}
+
+export function checkSignal(value: unknown): AbortSignal | null {
+  if (value === undefined) return null;
+  if (!(value instanceof AbortSignal)) throw invalidType("signal", "an AbortSignal", value);
+  return value;
+}
+
+/** A copy of the user's fields that is certainly JSON, and small enough for the record. */
+export function checkMetadata(value: unknown): Metadata {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw invalidType("metadata", "an object of JSON values", value);
+  }
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (cause) {
+    throw invalidValue("metadata", value, "must be JSON", cause);
+  }
+  const copy: unknown = text === undefined ? undefined : JSON.parse(text);
+  if (typeof copy !== "object" || copy === null || Array.isArray(copy)) {
+    throw invalidValue("metadata", value, "must be a JSON object");
+  }
+  const bytes = Buffer.byteLength(text ?? "");
+  if (bytes > MAX_METADATA_BYTES) {
+    throw invalidValue("metadata", value, `must be at most ${MAX_METADATA_BYTES} bytes of JSON, not ${bytes}`);
+  }
+  return copy as Metadata;
+}
+
+function checkPort(name: string, value: unknown): number {
+  if (typeof value !== "number") throw invalidType(name, "a number", value);
+  if (!Number.isInteger(value) || value < 0 || value > 65535) throw badPort(name, "an integer from 0 to 65535", value);
+  return value;
+}
+
+function checkReservedPort(name: string, value: unknown): number {
+  const port = checkPort(name, value);
+  if (port === 0) throw badPort(name, "an integer from 1 to 65535", value);
+  return port;
+}
+
+function checkBacklog(value: unknown): number {
+  if (value === undefined) return DEFAULT_BACKLOG;
+  if (typeof value !== "number") throw invalidType("backlog", "a number", value);
+  if (!Number.isInteger(value) || value < 1 || value > MAX_BACKLOG) {
+    throw outOfRange("backlog", `an integer from 1 to ${MAX_BACKLOG}`, value);
+  }
+  return value;
+}
+
+function checkHosts(value: unknown): readonly string[] {
+  if (typeof value === "string") return [checkHost("host", value)];
+  if (!Array.isArray(value)) throw invalidType("host", "a string or an array of strings", value);
+  if (value.length === 0) throw invalidValue("host", value, "must name at least one address");
+  return checkArray("host", value, checkHost);
+}
+
+function checkHost(name: string, value: unknown): string {
+  if (typeof value !== "string") throw invalidType(name, "a string", value);
+  if (value !== "localhost" && isIP(value) === 0) {
+    throw invalidValue(name, value, "must be an IPv4 or IPv6 address, or 'localhost'");
+  }
+  return value;
+}
+
+function checkScheme(value: unknown): Scheme {
+  if (typeof value !== "string") throw invalidType("scheme", "a string", value);
+  if (!(SCHEMES as readonly string[]).includes(value)) {
+    throw invalidValue("scheme", value, `must be one of ${SCHEMES.map((scheme) => `'${scheme}'`).join(", ")}`);
+  }
+  return value as Scheme;
+}
+
+function checkArray<T>(name: string, value: unknown, check: (name: string, item: unknown) => T): readonly T[] {
+  if (!Array.isArray(value)) throw invalidType(name, "an array", value);
+  return value.map((item, index) => check(`${name}[${index}]`, item));
+}
+
+// Node's own codes and its way of saying it, so that callers need not tell our mistakes from Node's.
+
+export function invalidType(name: string, wanted: string, value: unknown): TypeError {
+  const message = `The "${name}" option must be ${wanted}. Received ${brief(value)}`;
+  return Object.assign(new TypeError(message), { code: "ERR_INVALID_ARG_TYPE" });
+}
+
+export function invalidValue(name: string, value: unknown, problem: string, cause?: unknown): TypeError {
+  const message = `The "${name}" option ${problem}. Received ${brief(value)}`;
+  const error = new TypeError(message, cause === undefined ? undefined : { cause });
+  return Object.assign(error, { code: "ERR_INVALID_ARG_VALUE" });
+}
+
+function outOfRange(name: string, wanted: string, value: unknown): RangeError {
+  const message = `The "${name}" option must be ${wanted}. Received ${brief(value)}`;
+  return Object.assign(new RangeError(message), { code: "ERR_OUT_OF_RANGE" });
+}
+
+function badPort(name: string, wanted: string, value: unknown): RangeError {
+  const message = `The "${name}" option must be ${wanted}. Received ${brief(value)}`;
+  return Object.assign(new RangeError(message), { code: "ERR_SOCKET_BAD_PORT" });
+}
+
+function brief(value: unknown): string {
+  const text = inspect(value, { depth: 0, breakLength: Infinity });
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+}
+
+/** Edits that turn one name into the other (Levenshtein), whatever their case. */
+function distance(a: string, b: string): number {
+  const [from, to] = [a.toLowerCase(), b.toLowerCase()];
+  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= from.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= to.length; j++) {
+      const swap = (row[j - 1] ?? 0) + (from[i - 1] === to[j - 1] ? 0 : 1);
+      next.push(Math.min(swap, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[to.length] ?? 0;
+}

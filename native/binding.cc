@@ -1,0 +1,317 @@
+// The only file that knows Node-API: takes arguments apart, calls the core, puts the Result together.
+//
+// Every open handle that JavaScript has not given away lies in the Addon of its environment, known to JavaScript by its
+// number alone. So nothing is closed by garbage collection, nothing twice, no number that is not ours, and all of it
+// when the environment ends: a worker that is terminated lets go of its ports first, then of its locks, last one first.
+
+#include <napi.h>
+
+#include <vector>
+
+#include "file_lock.h"
+#include "listener.h"
+#include "process.h"
+
+namespace gateway_lock {
+namespace {
+
+template <HandleKind kKind>
+class Registry {
+ public:
+  Registry() = default;
+  Registry(const Registry&) = delete;
+  Registry& operator=(const Registry&) = delete;
+  ~Registry() {
+    while (!handles_.empty()) handles_.pop_back();
+  }
+
+  double Keep(Handle<kKind> handle) {
+    const auto number = static_cast<double>(handle.raw());
+    handles_.push_back(std::move(handle));
+    return number;
+  }
+  // Null for a number that is not in here: closed already, or never ours.
+  const Handle<kKind>* Find(const Napi::Value& number) const {
+    const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
+    for (const Handle<kKind>& handle : handles_) {
+      if (handle.raw() == raw) return &handle;
+    }
+    return nullptr;
+  }
+  void Close(const Napi::Value& number) {
+    const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
+    for (auto handle = handles_.begin(); handle != handles_.end(); ++handle) {
+      if (handle->raw() != raw) continue;
+      handles_.erase(handle);
+      return;
+    }
+  }
+
+ private:
+  std::vector<Handle<kKind>> handles_;
+};
+
+struct Addon {
+  // Members are destroyed from the last to the first.
+  Registry<HandleKind::kFile> files;
+  Registry<HandleKind::kSocket> sockets;
+};
+
+using Info = const Napi::CallbackInfo&;
+
+Addon& Of(Info info) { return *info.Env().GetInstanceData<Addon>(); }
+
+std::string Text(Info info, std::size_t index) { return info[index].As<Napi::String>().Utf8Value(); }
+
+std::vector<ProcessId> Pids(Info info, std::size_t index) {
+  const auto array = info[index].As<Napi::Array>();
+  std::vector<ProcessId> pids;
+  for (std::uint32_t i = 0; i < array.Length(); i++) pids.push_back(Napi::Value(array[i]).As<Napi::Number>().Int32Value());
+  return pids;
+}
+
+Napi::Value FailureObject(Napi::Env env, const Failure& failure) {
+  auto object = Napi::Object::New(env);
+  object["errno"] = failure.code;
+  object["syscall"] = failure.syscall;
+  return object;
+}
+
+// A caller that uses a handle after it was closed.
+Napi::Value BadHandle(Napi::Env env) { return FailureObject(env, Failure{EBADF, "handle"}); }
+
+Napi::Value VerdictValue(Napi::Env env, Verdict verdict) {
+  if (verdict == Verdict::kUnknown) return env.Null();
+  return Napi::Boolean::New(env, verdict == Verdict::kYes);
+}
+
+const char* Name(Hazard hazard) {
+  switch (hazard) {
+    case Hazard::kNone:
+      return "none";
+    case Hazard::kSymbolicLink:
+      return "symbolic-link";
+    case Hazard::kDirectory:
+      return "directory";
+    case Hazard::kNotRegular:
+      return "not-regular";
+    case Hazard::kHardLinks:
+      return "hard-links";
+    case Hazard::kForeignOwner:
+      return "foreign-owner";
+    case Hazard::kWritableDirectory:
+      return "writable-directory";
+    case Hazard::kNotDirectory:
+      return "not-directory";
+  }
+  return "none";
+}
+
+Napi::Value LockAttemptObject(Info info, Result<LockAttempt> result) {
+  const Napi::Env env = info.Env();
+  if (!result.ok()) return FailureObject(env, result.failure());
+  LockAttempt& attempt = result.value();
+  auto object = Napi::Object::New(env);
+  switch (attempt.status) {
+    case LockStatus::kLocked:
+      object["status"] = "locked";
+      object["fd"] = Of(info).files.Keep(std::move(attempt.file));
+      object["created"] = attempt.created;
+      break;
+    case LockStatus::kHeld:
+      object["status"] = "held";
+      break;
+    case LockStatus::kRefused:
+      object["status"] = "refused";
+      object["hazard"] = Name(attempt.hazard);
+      break;
+    case LockStatus::kNotExclusive:
+      object["status"] = "not-exclusive";
+      break;
+  }
+  return object;
+}
+
+Napi::Value BoundSocketObject(Info info, Result<BoundSocket> result) {
+  const Napi::Env env = info.Env();
+  if (!result.ok()) return FailureObject(env, result.failure());
+  BoundSocket& bound = result.value();
+  auto object = Napi::Object::New(env);
+  object["fd"] = Of(info).sockets.Keep(std::move(bound.socket));
+  object["address"] = bound.address;
+  object["family"] = bound.ipv6 ? "IPv6" : "IPv4";
+  object["port"] = bound.port;
+  return object;
+}
+
+BindRequest ReadBindRequest(Info info) {
+  BindRequest request;
+  request.host = Text(info, 0);
+  request.port = static_cast<std::uint16_t>(info[1].As<Napi::Number>().Uint32Value());
+  request.backlog = info[2].As<Napi::Number>().Int32Value();
+  request.dual_stack = info[3].As<Napi::Boolean>().Value();
+  return request;
+}
+
+// (path, selfTest)
+Napi::Value TryLockFileCall(Info info) {
+  return LockAttemptObject(info, TryLockFile(Text(info, 0), info[1].As<Napi::Boolean>().Value()));
+}
+
+// (path)
+Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptObject(info, TryLockDirectory(Text(info, 0))); }
+
+// (fd, path)
+Napi::Value CheckLockCall(Info info) {
+  const FileHandle* file = Of(info).files.Find(info[0]);
+  if (file == nullptr) return BadHandle(info.Env());
+  Result<Currency> currency = CheckLock(*file, Text(info, 1));
+  if (!currency.ok()) return FailureObject(info.Env(), currency.failure());
+  const char* name = currency.value() == Currency::kCurrent ? "current" : currency.value() == Currency::kMissing ? "missing" : "replaced";
+  return Napi::String::New(info.Env(), name);
+}
+
+// (fd, data, cut)
+Napi::Value WriteRecordCall(Info info) {
+  const FileHandle* file = Of(info).files.Find(info[0]);
+  if (file == nullptr) return BadHandle(info.Env());
+  const auto data = info[1].As<Napi::Uint8Array>();
+  Result<Done> written = WriteRecord(*file, data.Data(), data.ByteLength(), info[2].As<Napi::Boolean>().Value());
+  return written.ok() ? info.Env().Undefined() : FailureObject(info.Env(), written.failure());
+}
+
+// (fd, path)
+Napi::Value RemoveLockFileCall(Info info) {
+  const FileHandle* file = Of(info).files.Find(info[0]);
+  if (file == nullptr) return BadHandle(info.Env());
+  Result<bool> removed = RemoveLockFile(*file, Text(info, 1));
+  return removed.ok() ? Napi::Boolean::New(info.Env(), removed.value()) : FailureObject(info.Env(), removed.failure());
+}
+
+// (fd)
+void CloseFileCall(Info info) { Of(info).files.Close(info[0]); }
+
+// (host, port, backlog, dualStack)
+Napi::Value ListenCall(Info info) { return BoundSocketObject(info, Listen(ReadBindRequest(info))); }
+
+// (host, port, backlog, dualStack)
+Napi::Value GuardCall(Info info) { return BoundSocketObject(info, Guard(ReadBindRequest(info))); }
+
+// (fd)
+Napi::Value SilenceCall(Info info) {
+  const SocketHandle* socket = Of(info).sockets.Find(info[0]);
+  if (socket == nullptr) return BadHandle(info.Env());
+  Result<Done> silenced = Silence(*socket);
+  return silenced.ok() ? info.Env().Undefined() : FailureObject(info.Env(), silenced.failure());
+}
+
+// (fd): the duplicate is the caller's to close
+Napi::Value DuplicateCall(Info info) {
+  const SocketHandle* socket = Of(info).sockets.Find(info[0]);
+  if (socket == nullptr) return BadHandle(info.Env());
+  Result<RawHandle> copy = Duplicate(*socket);
+  if (!copy.ok()) return FailureObject(info.Env(), copy.failure());
+  return Napi::Number::New(info.Env(), static_cast<double>(copy.value()));
+}
+
+// (duplicate, fd)
+Napi::Value CloseDuplicateCall(Info info) {
+  const SocketHandle* socket = Of(info).sockets.Find(info[1]);
+  const auto copy = static_cast<RawHandle>(info[0].As<Napi::Number>().Int64Value());
+  return Napi::Boolean::New(info.Env(), socket != nullptr && CloseDuplicate(copy, *socket));
+}
+
+// (fd)
+void CloseSocketCall(Info info) { Of(info).sockets.Close(info[0]); }
+
+// (pid)
+Napi::Value IdentifyProcessCall(Info info) {
+  Result<ProcessIdentity> identity = IdentifyProcess(info[0].As<Napi::Number>().Int32Value());
+  if (!identity.ok()) return FailureObject(info.Env(), identity.failure());
+  if (!identity.value().exists) return info.Env().Null();
+  return Napi::Number::New(info.Env(), identity.value().start_time);
+}
+
+// (pid)
+Napi::Value DescribeCommandCall(Info info) {
+  return Napi::String::New(info.Env(), DescribeCommand(info[0].As<Napi::Number>().Int32Value()));
+}
+
+Napi::Value IdentifyHostCall(Info info) {
+  const Napi::Env env = info.Env();
+  const HostIdentity host = IdentifyHost();
+  const auto text = [&](const std::string& value) { return value.empty() ? env.Null() : Napi::String::New(env, value); };
+  auto object = Napi::Object::New(env);
+  object["bootId"] = text(host.boot_id);
+  object["pidNamespace"] = text(host.pid_namespace);
+  return object;
+}
+
+// (path, hints, firstOnly)
+Napi::Value FindLockHoldersCall(Info info) {
+  const Napi::Env env = info.Env();
+  const LockEvidence evidence = FindLockHolders(Text(info, 0), Pids(info, 1), info[2].As<Napi::Boolean>().Value());
+  auto holders = Napi::Array::New(env, evidence.holders.size());
+  for (std::uint32_t i = 0; i < evidence.holders.size(); i++) holders[i] = evidence.holders[i];
+  auto object = Napi::Object::New(env);
+  object["locked"] = VerdictValue(env, evidence.locked);
+  object["holders"] = holders;
+  return object;
+}
+
+// (port, connections)
+Napi::Value FindPortSocketsCall(Info info) {
+  const Napi::Env env = info.Env();
+  const auto port = static_cast<std::uint16_t>(info[0].As<Napi::Number>().Uint32Value());
+  Result<std::vector<PortSocket>> found = FindPortSockets(port, info[1].As<Napi::Boolean>().Value());
+  if (!found.ok()) return FailureObject(env, found.failure());
+  auto array = Napi::Array::New(env, found.value().size());
+  for (std::uint32_t i = 0; i < found.value().size(); i++) {
+    const PortSocket& socket = found.value()[i];
+    auto object = Napi::Object::New(env);
+    object["address"] = socket.address;
+    object["family"] = socket.ipv6 ? "IPv6" : "IPv4";
+    object["v6only"] = socket.v6only;
+    object["state"] = socket.listening ? "listening" : socket.connected ? "connected" : "bound";
+    object["inode"] = static_cast<double>(socket.inode);
+    array[i] = object;
+  }
+  return array;
+}
+
+// (inode, hints)
+Napi::Value FindSocketOwnerCall(Info info) {
+  const auto inode = static_cast<std::uint64_t>(info[0].As<Napi::Number>().Int64Value());
+  const ProcessId pid = FindSocketOwner(inode, Pids(info, 1));
+  return pid == 0 ? info.Env().Null() : Napi::Number::New(info.Env(), pid);
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Addon());
+  exports["tryLockFile"] = Napi::Function::New<TryLockFileCall>(env);
+  exports["tryLockDirectory"] = Napi::Function::New<TryLockDirectoryCall>(env);
+  exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);
+  exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
+  exports["removeLockFile"] = Napi::Function::New<RemoveLockFileCall>(env);
+  exports["closeFile"] = Napi::Function::New<CloseFileCall>(env);
+  exports["listen"] = Napi::Function::New<ListenCall>(env);
+  exports["guard"] = Napi::Function::New<GuardCall>(env);
+  exports["silence"] = Napi::Function::New<SilenceCall>(env);
+  exports["duplicate"] = Napi::Function::New<DuplicateCall>(env);
+  exports["closeDuplicate"] = Napi::Function::New<CloseDuplicateCall>(env);
+  exports["closeSocket"] = Napi::Function::New<CloseSocketCall>(env);
+  exports["identifyProcess"] = Napi::Function::New<IdentifyProcessCall>(env);
+  exports["describeCommand"] = Napi::Function::New<DescribeCommandCall>(env);
+  exports["identifyHost"] = Napi::Function::New<IdentifyHostCall>(env);
+  exports["findLockHolders"] = Napi::Function::New<FindLockHoldersCall>(env);
+  exports["findPortSockets"] = Napi::Function::New<FindPortSocketsCall>(env);
+  exports["findSocketOwner"] = Napi::Function::New<FindSocketOwnerCall>(env);
+  return exports;
+}
+
+}  // namespace
+}  // namespace gateway_lock
+
+static Napi::Object InitAddon(Napi::Env env, Napi::Object exports) { return gateway_lock::Init(env, exports); }
+
+NODE_API_MODULE(gateway_lock, InitAddon)

@@ -1,0 +1,64 @@
+// An exclusive lock on a file or directory that the kernel frees when its holder dies, however it dies.
+//
+// The lock belongs to the Handle, not to the process: a second attempt in the same process is refused like anybody
+// else's. No call here waits, and none follows a symbolic link in the last part of a path.
+//
+// A lock file may be deleted by its holder, so having a lock on *a* file is not yet having *the* lock: somebody may
+// have locked a file that was unlinked meanwhile while the next one locks its successor at the same path. Every
+// attempt therefore compares, after the lock is granted, the locked file with the one at the path, and starts again
+// when they differ; and a file is only deleted by the holder of its lock, and only while it is still at the path.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "handle.h"
+#include "result.h"
+
+namespace gateway_lock {
+
+// Why a path is refused before anything there is opened for writing, created, locked or changed.
+enum class Hazard {
+  kNone,
+  kSymbolicLink,
+  kDirectory,
+  kNotRegular,         // FIFO, device, socket
+  kHardLinks,          // a second name: whoever has it can keep the file alive under another path
+  kForeignOwner,       // neither ours nor, for root, the directory owner's
+  kWritableDirectory,  // users other than the owner may delete or swap files there
+  kNotDirectory,       // a directory was asked for
+};
+
+enum class LockStatus {
+  kLocked,
+  kHeld,          // somebody else has it
+  kRefused,       // see hazard; nothing was touched
+  kNotExclusive,  // the filesystem granted one lock twice
+};
+
+struct LockAttempt {
+  LockStatus status;
+  Hazard hazard = Hazard::kNone;
+  FileHandle file = {};  // with kLocked
+  bool created = false;  // with kLocked: the file did not exist before
+};
+
+// Locks the regular file at `path`, made with mode 0600 where it is missing. With `self_test`, a granted lock is tried
+// again through other descriptors, which must be refused, also after one of them was closed.
+Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcept;
+
+// Locks the directory at `path` itself; it must exist, and it is not changed.
+Result<LockAttempt> TryLockDirectory(const std::string& path) noexcept;
+
+enum class Currency { kCurrent, kMissing, kReplaced };
+
+// Whether `path` still names the file or directory that `file` has open.
+Result<Currency> CheckLock(const FileHandle& file, const std::string& path) noexcept;
+
+// Replaces the content from offset 0 with one write. `cut` drops what an earlier holder wrote beyond `size` bytes.
+Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t size, bool cut) noexcept;
+
+// Deletes `path` if it still names the file that `file` has open and locked; says whether it did.
+Result<bool> RemoveLockFile(const FileHandle& file, const std::string& path) noexcept;
+
+}  // namespace gateway_lock

@@ -1,0 +1,164 @@
+// Why not simply bind: the sixty-second trap.
+//
+// A killed gateway leaves its clients' connections in FIN_WAIT2 and TIME_WAIT on its port, and a plain bind refuses the
+// port until the last of them has expired, a minute later. SO_REUSEADDR on the new socket lifts that only if the *old*
+// connections carry it too (they inherit it from the listener that accepted them): after a listener that never set it,
+// no successor of any kind gets in for that minute. But SO_REUSEADDR set before bind lets a rival be bound at the same
+// time, as long as neither listens.
+//
+// So: bind strictly and listen, which no rival can interleave with, and set SO_REUSEADDR on the listening socket
+// afterwards, for the sake of our successor. If the strict bind finds the port in use, try once more with SO_REUSEADDR:
+// dead connections let that pass, and a live listener does not, because Linux never lets two sockets listen on one
+// address unless both set SO_REUSEPORT, which nothing here ever does. The kernel arbitrates; no table is read.
+//
+// A guard must not keep SO_REUSEADDR, or a rival with the flag could listen beside it. On its second try it therefore
+// listens for an instant, clears the flag, and stops listening by shutdown(2), which leaves the socket bound.
+
+#include "../listener.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace gateway_lock {
+namespace {
+
+int Fd(const SocketHandle& socket) noexcept { return static_cast<int>(socket.raw()); }
+
+Failure Failed(const char* syscall) noexcept { return Failure{errno, syscall}; }
+
+struct Address {
+  sockaddr_storage storage = {};
+  socklen_t length = 0;
+
+  sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
+  int family() const noexcept { return storage.ss_family; }
+};
+
+std::uint16_t& PortOf(Address& address) noexcept {
+  return address.family() == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(address.get())->sin6_port
+                                      : reinterpret_cast<sockaddr_in*>(address.get())->sin_port;
+}
+
+// getaddrinfo with AI_NUMERICHOST reads zones ("fe80::1%eth0") and asks no resolver.
+Result<Address> Parse(const BindRequest& request) noexcept {
+  addrinfo hints = {};
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const std::string port = std::to_string(request.port);
+  if (const int error = getaddrinfo(request.host.c_str(), port.c_str(), &hints, &found); error != 0) {
+    return error == EAI_SYSTEM ? Failed("getaddrinfo") : Failure{EADDRNOTAVAIL, "getaddrinfo"};
+  }
+  Address address;
+  address.length = found->ai_addrlen;
+  __builtin_memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
+  freeaddrinfo(found);
+  return address;
+}
+
+bool SetFlag(const SocketHandle& socket, int level, int option, bool on) noexcept {
+  const int value = on ? 1 : 0;
+  return setsockopt(Fd(socket), level, option, &value, sizeof(value)) == 0;
+}
+
+Result<SocketHandle> Bind(Address& address, bool dual_stack, bool reuse) noexcept {
+  SocketHandle socket(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
+  if (!socket) return Failed("socket");
+  // Said explicitly, because net.ipv6.bindv6only decides it otherwise.
+  if (address.family() == AF_INET6 && !SetFlag(socket, IPPROTO_IPV6, IPV6_V6ONLY, !dual_stack)) return Failed("setsockopt");
+  if (reuse && !SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+  if (bind(Fd(socket), address.get(), address.length) == -1) return Failed("bind");
+  return socket;
+}
+
+Result<BoundSocket> Describe(SocketHandle socket) noexcept {
+  Address address;
+  address.length = sizeof(address.storage);
+  if (getsockname(Fd(socket), address.get(), &address.length) == -1) return Failed("getsockname");
+  char host[NI_MAXHOST];
+  if (const int error = getnameinfo(address.get(), address.length, host, sizeof(host), nullptr, 0, NI_NUMERICHOST); error != 0) {
+    return error == EAI_SYSTEM ? Failed("getnameinfo") : Failure{EINVAL, "getnameinfo"};
+  }
+  BoundSocket bound;
+  bound.address = host;
+  bound.ipv6 = address.family() == AF_INET6;
+  bound.port = ntohs(PortOf(address));
+  bound.socket = std::move(socket);
+  return bound;
+}
+
+bool InUse(const Result<SocketHandle>& bound) noexcept { return !bound.ok() && bound.failure().code == EADDRINUSE; }
+
+// A port that the kernel chose is given back as soon as the socket stops listening; only one that was asked for stays
+// bound (SOCK_BINDPORT_LOCK, net/ipv4/af_inet.c). So let the kernel choose, and then ask for its choice.
+Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
+  constexpr int kMaxChoices = 64;  // each one lost went to somebody else between the two binds
+  Result<SocketHandle> bound = Failure{EADDRINUSE, "bind"};
+  for (int choice = 0; choice < kMaxChoices && InUse(bound); choice++) {
+    PortOf(address) = 0;
+    bound = Bind(address, dual_stack, false);
+    if (!bound.ok()) return bound;
+    if (getsockname(Fd(bound.value()), address.get(), &address.length) == -1) return Failed("getsockname");
+    bound.value().Reset();
+    bound = Bind(address, dual_stack, false);
+  }
+  return bound;
+}
+
+}  // namespace
+
+Result<BoundSocket> Listen(const BindRequest& request) noexcept {
+  Result<Address> address = Parse(request);
+  if (!address.ok()) return address.failure();
+  Result<SocketHandle> bound = request.port == 0 ? BindAnyPort(address.value(), request.dual_stack)
+                                                 : Bind(address.value(), request.dual_stack, false);
+  if (InUse(bound)) bound = Bind(address.value(), request.dual_stack, true);
+  if (!bound.ok()) return bound.failure();
+  SocketHandle socket = std::move(bound.value());
+  if (listen(Fd(socket), request.backlog) == -1) return Failed("listen");
+  if (!SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+  return Describe(std::move(socket));
+}
+
+Result<BoundSocket> Guard(const BindRequest& request) noexcept {
+  Result<Address> address = Parse(request);
+  if (!address.ok()) return address.failure();
+  Result<SocketHandle> bound = Bind(address.value(), request.dual_stack, false);
+  if (!InUse(bound)) return bound.ok() ? Describe(std::move(bound.value())) : bound.failure();
+
+  bound = Bind(address.value(), request.dual_stack, true);
+  if (!bound.ok()) return bound.failure();
+  SocketHandle socket = std::move(bound.value());
+  if (listen(Fd(socket), 1) == -1) return Failed("listen");
+  if (Result<Done> silenced = Silence(socket); !silenced.ok()) return silenced.failure();
+  return Describe(std::move(socket));
+}
+
+Result<Done> Silence(const SocketHandle& socket) noexcept {
+  if (!SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, false)) return Failed("setsockopt");
+  // On a listening socket, shutdown(2) ends the listening and keeps an explicitly chosen port bound.
+  if (shutdown(Fd(socket), SHUT_RD) == -1 && errno != ENOTCONN) return Failed("shutdown");
+  return Done{};
+}
+
+Result<RawHandle> Duplicate(const SocketHandle& socket) noexcept {
+  const int copy = fcntl(Fd(socket), F_DUPFD_CLOEXEC, 0);
+  if (copy == -1) return Failed("fcntl");
+  return RawHandle{copy};
+}
+
+bool CloseDuplicate(RawHandle raw, const SocketHandle& original) noexcept {
+  struct stat ours, theirs;
+  if (fstat(static_cast<int>(raw), &theirs) == -1 || fstat(Fd(original), &ours) == -1) return false;
+  if (ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino) return false;
+  close(static_cast<int>(raw));
+  return true;
+}
+
+}  // namespace gateway_lock

@@ -1,0 +1,45 @@
+// A TCP port that nobody else can listen on while the Handle is open.
+//
+// Addresses are numeric; no name is ever looked up. Sockets are not inherited by child processes. EADDRINUSE from
+// these calls means that the port has a live holder: connections that a dead gateway left behind do not count.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "handle.h"
+#include "result.h"
+
+namespace gateway_lock {
+
+struct BindRequest {
+  std::string host;  // an IPv4 or IPv6 literal, with a zone where it needs one
+  std::uint16_t port = 0;
+  int backlog = 0;          // of Listen only
+  bool dual_stack = false;  // an IPv6 wildcard takes the IPv4 port too
+};
+
+struct BoundSocket {
+  SocketHandle socket;
+  std::string address;
+  bool ipv6 = false;
+  std::uint16_t port = 0;
+};
+
+// Binds and listens in one go: between the two, a rival could still come in.
+Result<BoundSocket> Listen(const BindRequest& request) noexcept;
+
+// Binds and does not listen: clients are refused, and so is everybody who wants the port.
+Result<BoundSocket> Guard(const BindRequest& request) noexcept;
+
+// Turns a listening socket into a guard. Connections that nobody has accepted yet are reset.
+Result<Done> Silence(const SocketHandle& socket) noexcept;
+
+// A second handle to the same socket, for somebody else to close.
+Result<RawHandle> Duplicate(const SocketHandle& socket) noexcept;
+
+// Closes `raw` if it still is a handle to the same socket as `original`; says whether it was. For a duplicate of which
+// nobody can tell whether its new owner has closed it.
+bool CloseDuplicate(RawHandle raw, const SocketHandle& original) noexcept;
+
+}  // namespace gateway_lock

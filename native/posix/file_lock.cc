@@ -1,0 +1,202 @@
+// flock(2), and never fcntl(2) locks: those are lost when *any* descriptor of the file is closed by the process, and are
+// not inherited with the descriptor. flock's lock dies with the last descriptor of its open file description.
+
+#include "../file_lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace gateway_lock {
+namespace {
+
+// Each round lost means that another process deleted the file between our open and our lock. A thousand in a row is
+// contention, and contention is answered with "held".
+constexpr int kMaxRounds = 1000;
+constexpr mode_t kFileMode = 0600;
+constexpr mode_t kWritableByOthers = S_IWGRP | S_IWOTH;
+
+int Fd(const FileHandle& file) noexcept { return static_cast<int>(file.raw()); }
+
+LockAttempt Refused(Hazard hazard) noexcept { return LockAttempt{LockStatus::kRefused, hazard}; }
+LockAttempt Held() noexcept { return LockAttempt{LockStatus::kHeld}; }
+
+bool SameFile(const struct stat& a, const struct stat& b) noexcept { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+
+std::string ParentOf(const std::string& path) {
+  const std::size_t slash = path.find_last_of('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+FileHandle Open(const std::string& path, int flags) noexcept {
+  int fd;
+  do {
+    // O_NONBLOCK and O_NOCTTY: should a FIFO or a terminal appear here after the check, opening it has no effect.
+    fd = open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, kFileMode);
+  } while (fd == -1 && errno == EINTR);
+  return FileHandle(fd);
+}
+
+// 0, or errno; EWOULDBLOCK means that somebody else has it.
+int Flock(const FileHandle& file) noexcept {
+  int result;
+  do {
+    result = flock(Fd(file), LOCK_EX | LOCK_NB);
+  } while (result == -1 && errno == EINTR);
+  return result == -1 ? errno : 0;
+}
+
+Hazard HazardOfDirectory(const struct stat& directory) noexcept {
+  if ((directory.st_mode & kWritableByOthers) == 0) return Hazard::kNone;
+  const uid_t user = geteuid();
+  const bool ours = directory.st_uid == user || user == 0;
+  // In a sticky directory only a file's owner and the directory's owner may delete or rename it.
+  return (directory.st_mode & S_ISVTX) != 0 && ours ? Hazard::kNone : Hazard::kWritableDirectory;
+}
+
+Hazard HazardOfFile(const struct stat& file, const struct stat& directory) noexcept {
+  if (S_ISLNK(file.st_mode)) return Hazard::kSymbolicLink;
+  if (S_ISDIR(file.st_mode)) return Hazard::kDirectory;
+  if (!S_ISREG(file.st_mode)) return Hazard::kNotRegular;
+  const uid_t user = geteuid();
+  if (file.st_uid != user && !(user == 0 && file.st_uid == directory.st_uid)) return Hazard::kForeignOwner;
+  return file.st_nlink > 1 ? Hazard::kHardLinks : Hazard::kNone;
+}
+
+// A lock that root makes in somebody's directory must not keep its owner out later.
+bool GiveToOwner(const FileHandle& file, const struct stat& directory) noexcept {
+  if (geteuid() != 0 || directory.st_uid == 0) return true;
+  return fchown(Fd(file), directory.st_uid, static_cast<gid_t>(-1)) == 0;
+}
+
+void RemoveIfSame(const FileHandle& file, const std::string& path) noexcept {
+  struct stat ours, there;
+  if (fstat(Fd(file), &ours) == 0 && lstat(path.c_str(), &there) == 0 && SameFile(ours, there)) unlink(path.c_str());
+}
+
+// Two more descriptors, one after the other, so that a filesystem whose close() drops the file's locks (as POSIX locks
+// are dropped) is found out too.
+Result<bool> ExcludesOthers(const std::string& path) noexcept {
+  for (int probe = 0; probe < 2; probe++) {
+    FileHandle other = Open(path, O_RDWR);
+    if (!other) return Failure{errno, "open"};
+    const int error = Flock(other);
+    if (error == 0) return false;
+    if (error != EWOULDBLOCK) return Failure{error, "flock"};
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcept {
+  for (int round = 0; round < kMaxRounds; round++) {
+    struct stat directory, before, opened, after;
+    if (stat(ParentOf(path).c_str(), &directory) == -1) return Failure{errno, "stat"};
+    if (const Hazard hazard = HazardOfDirectory(directory); hazard != Hazard::kNone) return Refused(hazard);
+
+    const bool exists = lstat(path.c_str(), &before) == 0;
+    if (!exists && errno != ENOENT) return Failure{errno, "lstat"};
+    if (exists) {
+      if (const Hazard hazard = HazardOfFile(before, directory); hazard != Hazard::kNone) return Refused(hazard);
+    }
+
+    FileHandle file = Open(path, exists ? O_RDWR : O_RDWR | O_CREAT | O_EXCL);
+    if (!file) {
+      if (errno == (exists ? ENOENT : EEXIST)) continue;
+      return errno == ELOOP ? Result<LockAttempt>(Refused(Hazard::kSymbolicLink)) : Failure{errno, "open"};
+    }
+    if (!exists && !GiveToOwner(file, directory)) {
+      const int error = errno;
+      RemoveIfSame(file, path);
+      return Failure{error, "fchown"};
+    }
+    if (fstat(Fd(file), &opened) == -1) return Failure{errno, "fstat"};
+    if (opened.st_nlink == 0) continue;
+    if (const Hazard hazard = HazardOfFile(opened, directory); hazard != Hazard::kNone) return Refused(hazard);
+
+    if (const int error = Flock(file); error == EWOULDBLOCK) {
+      return Held();
+    } else if (error != 0) {
+      // Nobody can hold a lock where flock does not work, so what we made may go.
+      if (!exists) RemoveIfSame(file, path);
+      return Failure{error, "flock"};
+    }
+
+    if (fstat(Fd(file), &opened) == -1) return Failure{errno, "fstat"};
+    if (lstat(path.c_str(), &after) == -1) {
+      if (errno == ENOENT) continue;
+      return Failure{errno, "lstat"};
+    }
+    if (!SameFile(opened, after)) continue;
+    if (opened.st_nlink > 1) return Refused(Hazard::kHardLinks);
+
+    if (self_test) {
+      Result<bool> excludes = ExcludesOthers(path);
+      if (!excludes.ok() || !excludes.value()) {
+        if (!exists) RemoveIfSame(file, path);
+        if (!excludes.ok()) return excludes.failure();
+        return LockAttempt{LockStatus::kNotExclusive};
+      }
+    }
+    return LockAttempt{LockStatus::kLocked, Hazard::kNone, std::move(file), !exists};
+  }
+  return Held();
+}
+
+Result<LockAttempt> TryLockDirectory(const std::string& path) noexcept {
+  for (int round = 0; round < kMaxRounds; round++) {
+    FileHandle directory = Open(path, O_RDONLY | O_DIRECTORY);
+    if (!directory) {
+      // Linux says ENOTDIR for a symbolic link too when O_DIRECTORY is set (open(2), O_NOFOLLOW).
+      if (errno == ENOTDIR || errno == ELOOP) return Refused(Hazard::kNotDirectory);
+      return Failure{errno, "open"};
+    }
+    if (const int error = Flock(directory); error == EWOULDBLOCK) {
+      return Held();
+    } else if (error != 0) {
+      return Failure{error, "flock"};
+    }
+    Result<Currency> currency = CheckLock(directory, path);
+    if (!currency.ok()) return currency.failure();
+    if (currency.value() == Currency::kCurrent) {
+      return LockAttempt{LockStatus::kLocked, Hazard::kNone, std::move(directory)};
+    }
+  }
+  return Held();
+}
+
+Result<Currency> CheckLock(const FileHandle& file, const std::string& path) noexcept {
+  struct stat ours, there;
+  if (fstat(Fd(file), &ours) == -1) return Failure{errno, "fstat"};
+  if (lstat(path.c_str(), &there) == -1) {
+    if (errno == ENOENT || errno == ENOTDIR) return Currency::kMissing;
+    return Failure{errno, "lstat"};
+  }
+  return SameFile(ours, there) ? Currency::kCurrent : Currency::kReplaced;
+}
+
+Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t size, bool cut) noexcept {
+  ssize_t written;
+  do {
+    written = pwrite(Fd(file), data, size, 0);
+  } while (written == -1 && errno == EINTR);
+  if (written == -1) return Failure{errno, "pwrite"};
+  // A regular file takes less than it was offered only when the space ends there (pwrite(2)).
+  if (static_cast<std::size_t>(written) != size) return Failure{ENOSPC, "pwrite"};
+  if (cut && ftruncate(Fd(file), static_cast<off_t>(size)) == -1) return Failure{errno, "ftruncate"};
+  return Done{};
+}
+
+Result<bool> RemoveLockFile(const FileHandle& file, const std::string& path) noexcept {
+  Result<Currency> currency = CheckLock(file, path);
+  if (!currency.ok()) return currency.failure();
+  if (currency.value() != Currency::kCurrent) return false;
+  if (unlink(path.c_str()) == -1 && errno != ENOENT) return Failure{errno, "unlink"};
+  return true;
+}
+
+}  // namespace gateway_lock
