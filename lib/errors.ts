@@ -52,7 +52,11 @@ export interface GatewayLockErrorDetails {
 }
 
 /** The codes for which the same call may succeed later, when the other gateway has gone. */
-const RETRYABLE: ReadonlySet<GatewayLockErrorCode> = new Set(["ALREADY_LISTENING", "ALREADY_RUNNING", "HANDOVER_FAILED"]);
+const RETRYABLE: ReadonlySet<GatewayLockErrorCode> = new Set([
+  "ALREADY_LISTENING",
+  "ALREADY_RUNNING",
+  "HANDOVER_FAILED",
+]);
 
 /**
  * Why a gateway may not run, or could not be told.
@@ -110,7 +114,11 @@ export function alreadyListening({ scheme, host, port }: Endpoint, details: Gate
   });
 }
 
-export function alreadyRunning(pid: number | null, timeout: number, details: GatewayLockErrorDetails): GatewayLockError {
+export function alreadyRunning(
+  pid: number | null,
+  timeout: number,
+  details: GatewayLockErrorDetails,
+): GatewayLockError {
   return new GatewayLockError(
     "ALREADY_RUNNING",
     `gateway already running (pid ${pid ?? "unknown"}); lock timeout after ${timeout}ms`,
@@ -120,7 +128,12 @@ export function alreadyRunning(pid: number | null, timeout: number, details: Gat
 
 export function bindFailed({ scheme, host, port }: Endpoint, reason: string, cause: unknown): GatewayLockError {
   const url = formatUrl(scheme, host, port);
-  return new GatewayLockError("BIND_FAILED", `failed to bind gateway socket on ${url}: ${reason}`, { host, port, url, cause });
+  return new GatewayLockError("BIND_FAILED", `failed to bind gateway socket on ${url}: ${reason}`, {
+    host,
+    port,
+    url,
+    cause,
+  });
 }
 
 export function handOffFailed(reason: string, details: GatewayLockErrorDetails = {}): GatewayLockError {
@@ -128,7 +141,10 @@ export function handOffFailed(reason: string, details: GatewayLockErrorDetails =
 }
 
 export function lockFailed(lockPath: string, reason: string, cause?: unknown): GatewayLockError {
-  return new GatewayLockError("LOCK_FAILED", `failed to acquire gateway lock at ${lockPath}: ${reason}`, { lockPath, cause });
+  return new GatewayLockError("LOCK_FAILED", `failed to acquire gateway lock at ${lockPath}: ${reason}`, {
+    lockPath,
+    cause,
+  });
 }
 
 export function lockUnsupported(

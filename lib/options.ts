@@ -134,7 +134,11 @@ function resolveEndpoints(given: ListenerOptions): Endpoints {
 }
 
 /** An options object has only known names, each at most once. */
-export function checkNames<T extends object>(options: T, known: readonly (keyof T & string)[], argument = "options"): T {
+export function checkNames<T extends object>(
+  options: T,
+  known: readonly (keyof T & string)[],
+  argument = "options",
+): T {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
     throw invalidType(argument, "an object", options);
   }

@@ -167,7 +167,9 @@ Napi::Value CheckLockCall(Info info) {
   if (file == nullptr) return BadHandle(info.Env());
   Result<Currency> currency = CheckLock(*file, Text(info, 1));
   if (!currency.ok()) return FailureObject(info.Env(), currency.failure());
-  const char* name = currency.value() == Currency::kCurrent ? "current" : currency.value() == Currency::kMissing ? "missing" : "replaced";
+  const char* name = currency.value() == Currency::kCurrent   ? "current"
+                     : currency.value() == Currency::kMissing ? "missing"
+                                                              : "replaced";
   return Napi::String::New(info.Env(), name);
 }
 

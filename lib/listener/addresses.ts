@@ -42,8 +42,10 @@ export function targetsFor(hosts: readonly string[], loopbackGuard: boolean): re
 function guardsFor(hosts: readonly string[]): Target[] {
   const guard = (host: string): Target => ({ host, role: "guard", dualStack: false, optional: true });
   const guards: Target[] = [];
-  if (hosts.some(isLoopbackV4) && !hosts.some((host) => host === LOOPBACK_V6 || host === ANY_V6)) guards.push(guard(LOOPBACK_V6));
-  if (hosts.includes(LOOPBACK_V6) && !hosts.some((host) => host === LOOPBACK_V4 || host === ANY_V4)) guards.push(guard(LOOPBACK_V4));
+  if (hosts.some(isLoopbackV4) && !hosts.some((host) => host === LOOPBACK_V6 || host === ANY_V6))
+    guards.push(guard(LOOPBACK_V6));
+  if (hosts.includes(LOOPBACK_V6) && !hosts.some((host) => host === LOOPBACK_V4 || host === ANY_V4))
+    guards.push(guard(LOOPBACK_V4));
   return guards;
 }
 

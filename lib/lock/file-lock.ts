@@ -2,7 +2,15 @@
 
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { codeOf, GatewayLockError, alreadyRunning, lockFailed, lockLost, lockUnsupported, systemError } from "../errors.ts";
+import {
+  alreadyRunning,
+  codeOf,
+  type GatewayLockError,
+  lockFailed,
+  lockLost,
+  lockUnsupported,
+  systemError,
+} from "../errors.ts";
 import { type Hazard, isFailure, type LockAttempt, type NativeFailure, native } from "../native.ts";
 import { checkBoolean, checkNames, checkPath, checkSignal, checkTimeout } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
@@ -83,7 +91,10 @@ export class FileLock {
     if (!this.remove) return;
     const removed = native().removeLockFile(this.#fd, this.path);
     if (isFailure(removed)) {
-      process.emitWarning(`a lock file was left behind: ${systemError(removed, this.path).message}`, "GatewayLockWarning");
+      process.emitWarning(
+        `a lock file was left behind: ${systemError(removed, this.path).message}`,
+        "GatewayLockWarning",
+      );
     }
   }
 
@@ -176,7 +187,10 @@ function lockFrom(
     case "refused":
       throw lockFailed(path, HAZARDS[attempt.hazard]);
     case "not-exclusive":
-      throw lockUnsupported(describe(path, directory), "it granted one lock twice; use a lockDir on a local filesystem");
+      throw lockUnsupported(
+        describe(path, directory),
+        "it granted one lock twice; use a lockDir on a local filesystem",
+      );
   }
 }
 
@@ -192,7 +206,14 @@ const HAZARDS: Record<Hazard, string> = {
 };
 
 // flock(2) and the filesystems behind it: no lock table left or none at all (ENOLCK), or no locks in this filesystem.
-const NO_LOCKS: ReadonlySet<string | undefined> = new Set(["ENOLCK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EBADF"]);
+const NO_LOCKS: ReadonlySet<string | undefined> = new Set([
+  "ENOLCK",
+  "ENOTSUP",
+  "EOPNOTSUPP",
+  "ENOSYS",
+  "EINVAL",
+  "EBADF",
+]);
 
 function failed(path: string, directory: string, failure: NativeFailure): GatewayLockError {
   const cause = systemError(failure, path);

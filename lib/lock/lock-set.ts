@@ -113,7 +113,9 @@ export class LockSet {
 
   #restore(held: HeldResource, lost: GatewayLockError): void {
     const { path } = held.fileLock;
-    const anchor = this.#held.find(({ directoryLock }) => directoryLock !== null && isInLocksOf(directoryLock.path, path));
+    const anchor = this.#held.find(
+      ({ directoryLock }) => directoryLock !== null && isInLocksOf(directoryLock.path, path),
+    );
     if (anchor === undefined || this.#content === null) throw lost;
     anchor.directoryLock?.assertCurrent();
     let restored: FileLock | null;

@@ -6,9 +6,9 @@
 
 import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { dirname } from "node:path";
 import { isFailure, native } from "../native.ts";
 import { checkPath, type Metadata } from "../options.ts";
-import { dirname } from "node:path";
 import { filesystemOf } from "./filesystem.ts";
 
 export type Phase = "starting" | "listening" | "ready" | "stopping";
@@ -83,10 +83,7 @@ export function encodeRecord(fields: OwnerFields, minBytes = 0): { record: Owner
   return { record: { ...fields, check }, bytes };
 }
 
-type Decoded =
-  | { kind: "record"; record: OwnerRecord }
-  | { kind: "empty" | "foreign" }
-  | { kind: "torn" };
+type Decoded = { kind: "record"; record: OwnerRecord } | { kind: "empty" | "foreign" } | { kind: "torn" };
 
 /** Takes any text; never throws. "foreign" is whole JSON that is no owner record. */
 export function decodeRecord(text: string): Decoded {

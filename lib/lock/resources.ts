@@ -1,7 +1,17 @@
 // Where a lock lies: it follows from the resource alone, so that everyone who could harm it meets at one file.
 
 import { createHash } from "node:crypto";
-import { accessSync, constants, lstatSync, mkdirSync, mkdtempSync, readlinkSync, realpathSync, rmdirSync, statSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readlinkSync,
+  realpathSync,
+  rmdirSync,
+  statSync,
+} from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { codeOf, lockFailed, reasonOf } from "../errors.ts";
 import type { ResolvedOptions } from "../options.ts";

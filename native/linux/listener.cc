@@ -116,8 +116,8 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
 Result<BoundSocket> Listen(const BindRequest& request) noexcept {
   Result<Address> address = Parse(request);
   if (!address.ok()) return address.failure();
-  Result<SocketHandle> bound = request.port == 0 ? BindAnyPort(address.value(), request.dual_stack)
-                                                 : Bind(address.value(), request.dual_stack, false);
+  Result<SocketHandle> bound =
+      request.port == 0 ? BindAnyPort(address.value(), request.dual_stack) : Bind(address.value(), request.dual_stack, false);
   if (InUse(bound)) bound = Bind(address.value(), request.dual_stack, true);
   if (!bound.ok()) return bound.failure();
   SocketHandle socket = std::move(bound.value());

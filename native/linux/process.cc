@@ -223,11 +223,13 @@ Result<Done> Dump(const SocketHandle& netlink, int family, std::uint16_t port, s
     if (received == -1 && errno == EINTR) continue;
     if (received == -1) return Failure{errno, "recv"};
     auto length = static_cast<std::uint32_t>(received);
-    for (auto* header = reinterpret_cast<const nlmsghdr*>(buffer); NLMSG_OK(header, length); header = NLMSG_NEXT(header, length)) {
+    for (auto* header = reinterpret_cast<const nlmsghdr*>(buffer); NLMSG_OK(header, length);
+         header = NLMSG_NEXT(header, length)) {
       if (header->nlmsg_type == NLMSG_DONE) return Done{};
       if (header->nlmsg_type == NLMSG_ERROR) return Failure{-static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error, "recv"};
       // A kernel that does not know the port filter sends all.
-      if (static_cast<const inet_diag_msg*>(NLMSG_DATA(header))->id.idiag_sport == htons(port)) sockets.push_back(ReadDiag(header));
+      if (static_cast<const inet_diag_msg*>(NLMSG_DATA(header))->id.idiag_sport == htons(port))
+        sockets.push_back(ReadDiag(header));
     }
   }
 }
@@ -286,8 +288,9 @@ LockEvidence FindLockHolders(const std::string& path, const std::vector<ProcessI
   const auto holds = [&](const Descriptor& descriptor) {
     // procfs first: stat on a descriptor of a dead network filesystem would hang.
     struct stat opened;
-    return descriptor.link[0] == '/' && HoldsFlock(descriptor) && fstatat(descriptor.descriptors, descriptor.name, &opened, 0) == 0 &&
-                   opened.st_dev == file.st_dev && opened.st_ino == file.st_ino
+    return descriptor.link[0] == '/' && HoldsFlock(descriptor) &&
+                   fstatat(descriptor.descriptors, descriptor.name, &opened, 0) == 0 && opened.st_dev == file.st_dev &&
+                   opened.st_ino == file.st_ino
                ? Visit::kFound
                : Visit::kNext;
   };

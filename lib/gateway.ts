@@ -1,0 +1,296 @@
+// The verb: lock, check, bind, publish; and one place that undoes it all in reverse.
+
+import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Server } from "node:net";
+import { hostname } from "node:os";
+import { contend, refuseUnlockedOwner, type Won } from "./contender.ts";
+import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost } from "./errors.ts";
+import { isLoopbackV4 } from "./listener/addresses.ts";
+import {
+  type ClaimedAddress,
+  claimEndpoints,
+  type ExclusiveListener,
+  type SkippedAddress,
+} from "./listener/exclusive-listener.ts";
+import { POLL_INTERVAL, pause } from "./lock/file-lock.ts";
+import type { LockSet } from "./lock/lock-set.ts";
+import type { OwnerFields, OwnerRecord } from "./lock/record.ts";
+import { isFailure, native } from "./native.ts";
+import {
+  checkBoolean,
+  checkMetadata,
+  checkNames,
+  checkTimeout,
+  type GatewayOptions,
+  type Metadata,
+  type ResolvedOptions,
+  resolveGatewayOptions,
+} from "./options.ts";
+import { detectSupervisor } from "./supervisor/detect.ts";
+
+/** For how long a bind is tried again that is refused after a wait: the old owner is still dying. ms */
+const DYING = 1000;
+/** How often the locks are looked at. A loss is noticed within twice that, and one look costs some 10 µs. ms */
+const WATCH_INTERVAL = 500;
+const MAX_TIMER = 2 ** 31 - 1;
+
+export interface CloseOptions {
+  /** End the connections that are left after this many ms. Default: `Infinity`, which waits for them. */
+  timeout?: number | undefined;
+  /** End all connections at once. Default: false. */
+  force?: boolean | undefined;
+}
+
+/**
+ * Makes this process the only gateway on its state directory, its config and its port.
+ *
+ * Locks, checks the record, binds and listens, publishes the record. When it resolves, all of that is held; when it
+ * rejects, nothing is left behind but directories that it made. It never throws synchronously.
+ *
+ * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING` (a duplicate), `BIND_FAILED`, `LOCK_FAILED`,
+ * `LOCK_UNSUPPORTED`; TypeError and RangeError for bad options, before anything is touched; `signal.reason`
+ */
+export async function acquireGateway(options: GatewayOptions): Promise<Gateway> {
+  const resolved = resolveGatewayOptions(options);
+  const won = await contend(resolved);
+  let listener: ExclusiveListener | null = null;
+  try {
+    await refuseUnlockedOwner(won.locks, resolved);
+    const fields = describeOwner(won, resolved);
+    won.locks.publish(fields);
+    listener = await claimPort(resolved, won.waited);
+    return new Gateway(won.locks, listener, fields, resolved.scheme);
+  } catch (error) {
+    listener?.close();
+    won.locks.release();
+    throw error;
+  }
+}
+
+async function claimPort(options: ResolvedOptions, waited: boolean): Promise<ExclusiveListener> {
+  const deadline = performance.now() + (waited ? DYING : 0);
+  for (;;) {
+    options.signal?.throwIfAborted();
+    try {
+      return claimEndpoints(options);
+    } catch (error) {
+      if (codeOf(error) !== "ALREADY_LISTENING" || performance.now() >= deadline) throw error;
+    }
+    await pause(POLL_INTERVAL, options.signal);
+  }
+}
+
+function describeOwner({ locks, resources }: Won, options: ResolvedOptions): OwnerFields {
+  const path = (role: "state" | "config") => resources.find((resource) => resource.role === role)?.path ?? null;
+  const startTime = native().identifyProcess(process.pid);
+  const [host = ""] = options.hosts;
+  const literal = host === "localhost" ? "127.0.0.1" : host;
+  return {
+    pid: process.pid,
+    startTime: isFailure(startTime) ? null : startTime,
+    ownerId: randomUUID(),
+    createdAt: new Date().toISOString(),
+    configPath: path("config"),
+    stateDir: path("state"),
+    port: options.port,
+    host: literal,
+    url: formatUrl(options.scheme, literal, options.port),
+    phase: "starting",
+    hostname: hostname(),
+    ...native().identifyHost(),
+    supervisor: detectSupervisor(),
+    runtime: runtimeName(),
+    version: packageVersion(),
+    configLock: locks.configLock,
+    metadata: options.metadata,
+  };
+}
+
+function runtimeName(): string {
+  const { bun, deno, node } = process.versions;
+  return deno === undefined ? (bun === undefined ? `node ${node}` : `bun ${bun}`) : `deno ${deno}`;
+}
+
+let version: string | undefined;
+
+function packageVersion(): string {
+  version ??= (JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string })
+    .version;
+  return version;
+}
+
+/** A claim that is held: locks, port, guards. It ends with `close()`, or with the process. */
+export class Gateway {
+  /** The first host, as a literal. */
+  readonly host: string;
+  readonly port: number;
+  /** `scheme://host:port`. */
+  readonly url: string;
+  readonly addresses: readonly ClaimedAddress[];
+  /** What this host does not have of what was asked for: a half of `localhost`, the loopback that would be guarded. */
+  readonly skipped: readonly SkippedAddress[];
+  readonly #locks: LockSet;
+  readonly #lockPaths: readonly string[];
+  readonly #listener: ExclusiveListener;
+  readonly #lost = new AbortController();
+  readonly #watch: NodeJS.Timeout;
+  #fields: OwnerFields;
+  #owner: OwnerRecord;
+  #closing: Promise<void> | null = null;
+
+  /** @internal */
+  constructor(locks: LockSet, listener: ExclusiveListener, fields: OwnerFields, scheme: string) {
+    this.#locks = locks;
+    this.#lockPaths = locks.paths;
+    this.#listener = listener;
+    this.host = listener.address;
+    this.port = listener.port;
+    this.url = formatUrl(scheme, this.host, this.port);
+    this.addresses = listener.addresses;
+    this.skipped = listener.skipped;
+    this.#fields = { ...fields, host: this.host, port: this.port, url: this.url, phase: "listening" };
+    this.#owner = locks.publish(this.#fields);
+    this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
+  }
+
+  /** The lock files, in lock order. */
+  get lockPaths(): readonly string[] {
+    return this.#lockPaths;
+  }
+
+  /** This gateway's own record, as it was last published. */
+  get owner(): OwnerRecord {
+    return this.#owner;
+  }
+
+  /** Aborts, with a GatewayLockError `LOCK_LOST` as its reason, when a lock was taken away and could not be restored. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  /**
+   * Hands the port to `server` (`node:http`, `https`, `http2`, `net`, or anything built on them); resolves when it serves.
+   * With several hosts, the first one's socket becomes the server's own and the others feed the same server.
+   *
+   * When the server is closed, the claim stays, and the next server can have the same socket.
+   *
+   * @throws GatewayLockError `HANDOFF_FAILED`: the port is served already, is not part of this claim, or the gateway is
+   * closed; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`
+   */
+  async listen(server: Server, port: number = this.port): Promise<void> {
+    const where = { host: this.host, port };
+    if (this.#closing !== null) throw handOffFailed("the gateway is closed", where);
+    if (port !== this.port) throw handOffFailed(`port ${port} is not part of this claim`, where);
+    await this.#listener.serve(server, () => this.#onServerStop());
+  }
+
+  /** Says in the record that the gateway serves: phase `ready`. Of no effect once it is closing. */
+  ready(): void {
+    if (this.#closing === null) this.#publish({ phase: "ready" });
+  }
+
+  /**
+   * Replaces the user's fields in the record.
+   *
+   * @throws TypeError `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE`; GatewayLockError `LOCK_FAILED` if it can't be
+   * written, `LOCK_LOST` once the gateway is closing
+   */
+  update(options: { metadata: Metadata }): void {
+    const metadata = checkMetadata(checkNames(options, ["metadata"]).metadata);
+    this.#refuseWhenClosing();
+    this.#publish({ metadata });
+  }
+
+  /**
+   * Looks at the locks now, and restores a lock file where that is safe.
+   *
+   * @throws GatewayLockError `LOCK_LOST`
+   */
+  assertCurrent(): void {
+    this.#refuseWhenClosing();
+    this.#lost.signal.throwIfAborted();
+    this.#look();
+    this.#lost.signal.throwIfAborted();
+  }
+
+  /**
+   * A request handler for `/healthz`: 200 and `{"ok":true,"status":"live","phase":…}`. Peers on a loopback address also get `pid`
+   * and `ownerId`, by which a prober knows that the owner of the lock has answered.
+   */
+  readonly healthz = (request: IncomingMessage, response: ServerResponse): void => {
+    const { phase, pid, ownerId } = this.#owner;
+    const identity = isLoopback(request.socket.remoteAddress) ? { pid, ownerId } : {};
+    const body = JSON.stringify({ ok: true, status: "live", phase, ...identity });
+    response.writeHead(200, { "content-type": "application/json", "cache-control": "no-store" }).end(body);
+  };
+
+  /**
+   * Closes the server, then frees the port, then deletes the lock files, then frees the locks. Clients are refused from
+   * the start; the port and the locks stay held until the last connection has ended. Idempotent; a later call
+   * can shorten the wait.
+   */
+  async close(options: CloseOptions = {}): Promise<void> {
+    const given = checkNames(options, ["timeout", "force"]);
+    const timeout = checkBoolean("force", given.force, false) ? 0 : checkTimeout("timeout", given.timeout, Infinity);
+    this.#closing ??= this.#shutDown();
+    const end = () => this.#listener.destroyConnections();
+    const timer = timeout <= MAX_TIMER && timeout > 0 ? setTimeout(end, timeout) : undefined;
+    if (timeout === 0) end();
+    try {
+      await this.#closing;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #shutDown(): Promise<void> {
+    clearInterval(this.#watch);
+    this.#tryPublish({ phase: "stopping" });
+    await this.#listener.drain();
+    this.#listener.close();
+    this.#locks.release();
+  }
+
+  #onServerStop(): void {
+    if (this.#closing === null) this.#tryPublish({ phase: "listening" });
+  }
+
+  #publish(change: Partial<OwnerFields>): void {
+    const fields = { ...this.#fields, ...change };
+    this.#owner = this.#locks.publish(fields);
+    this.#fields = fields;
+  }
+
+  /** For changes that nobody is there to be told of: the lock matters, and the record is only about it. */
+  #tryPublish(change: Partial<OwnerFields>): void {
+    try {
+      this.#publish(change);
+    } catch (error) {
+      process.emitWarning(`the owner record could not be written: ${(error as Error).message}`, "GatewayLockWarning");
+    }
+  }
+
+  #refuseWhenClosing(): void {
+    if (this.#closing !== null) throw lockLost(this.#lockPaths[0] ?? "", "the gateway is closed");
+  }
+
+  #look(): void {
+    if (this.#lost.signal.aborted) return;
+    try {
+      this.#locks.assertCurrent();
+    } catch (error) {
+      clearInterval(this.#watch);
+      this.#lost.abort(error as GatewayLockError);
+    }
+  }
+}
+
+function isLoopback(address: string | undefined): boolean {
+  return address !== undefined && (address === "::1" || isLoopbackV4(address.replace(/^::ffff:/, "")));
+}

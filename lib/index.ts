@@ -1,0 +1,13 @@
+// What users see; nothing is decided here.
+
+export type { GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from "./errors.ts";
+export { EXIT, GatewayLockError } from "./errors.ts";
+export type { CloseOptions, Gateway } from "./gateway.ts";
+export { acquireGateway } from "./gateway.ts";
+export type { ClaimedAddress, ExclusiveListener, SkippedAddress } from "./listener/exclusive-listener.ts";
+export { bindExclusive } from "./listener/exclusive-listener.ts";
+export type { FileLock, LockOptions, TryLockOptions } from "./lock/file-lock.ts";
+export { lockFile, tryLockFile } from "./lock/file-lock.ts";
+export type { OwnerReading, OwnerRecord, Phase, Supervisor } from "./lock/record.ts";
+export { readOwner } from "./lock/record.ts";
+export type { GatewayOptions, JsonValue, ListenerOptions, Metadata, Scheme } from "./options.ts";

@@ -1,0 +1,228 @@
+// A port that is ours alone, on every address asked for, and the server that it is given to.
+
+import { Server } from "node:net";
+import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, systemError } from "../errors.ts";
+import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
+import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
+import { type Target, targetsFor } from "./addresses.ts";
+import { Serving } from "./hand-off.ts";
+import { findPortOwner } from "./port-owner.ts";
+
+/** One address of a claim. `guard` serves nobody and keeps rivals off. */
+export interface ClaimedAddress {
+  readonly address: string;
+  readonly family: "IPv4" | "IPv6";
+  readonly port: number;
+  readonly role: "listen" | "guard" | "reserved";
+}
+
+/** An address that this host does not have, though it was asked for: a half of `localhost`, or a guard's. */
+export interface SkippedAddress {
+  readonly address: string;
+  readonly role: "listen" | "guard";
+  /** The system's own words, for example `EADDRNOTAVAIL: …`. */
+  readonly reason: string;
+}
+
+interface Claimed {
+  readonly target: Target;
+  readonly socket: BoundSocket;
+}
+
+/**
+ * A port that this process has bound and listens on, and that nobody else can have until `close()`. Until a server is
+ * handed to it, clients wait in the listen queue.
+ */
+export class ExclusiveListener {
+  /** The first host, as the kernel writes it. */
+  readonly address: string;
+  readonly port: number;
+  readonly addresses: readonly ClaimedAddress[];
+  readonly skipped: readonly SkippedAddress[];
+  readonly #listeners: readonly BoundSocket[];
+  readonly #guards: readonly BoundSocket[];
+  readonly #backlog: number;
+  readonly #servings = new Set<Serving>();
+  #current: Serving | null = null;
+  #handingOff: Promise<void> | null = null;
+  #closed = false;
+
+  /** @internal */
+  constructor(claimed: readonly Claimed[], skipped: readonly SkippedAddress[], backlog: number) {
+    const inRole = (role: Target["role"]) =>
+      claimed.filter(({ target }) => target.role === role).map(({ socket }) => socket);
+    this.#listeners = inRole("listen");
+    this.#guards = inRole("guard");
+    this.#backlog = backlog;
+    this.address = this.#first.address;
+    this.port = this.#first.port;
+    this.skipped = skipped;
+    this.addresses = claimed.map(({ target: { role }, socket: { address, family, port } }) => ({
+      address,
+      family,
+      port,
+      role,
+    }));
+  }
+
+  /** The kept socket of the first host: `close()` closes it. `null` after that, and where the system has no descriptors. */
+  get fd(): number | null {
+    return this.#closed ? null : this.#first.fd;
+  }
+
+  /**
+   * Hands the port to `server`: `node:http`, `https`, `http2`, `net`, or anything built on them. Resolves when it
+   * serves. When the server is closed, the port stays bound, and the next one can have it.
+   *
+   * @throws GatewayLockError `HANDOFF_FAILED`: the port is served already or the listener is closed, or the runtime did
+   * not take the socket. The port stays claimed. TypeError `ERR_INVALID_ARG_TYPE`
+   */
+  async listen(server: Server): Promise<void> {
+    await this.serve(server, () => {});
+  }
+
+  /**
+   * As `listen`; `onStop` is called when the server's close() is.
+   *
+   * @internal
+   */
+  async serve(server: Server, onStop: () => void): Promise<void> {
+    if (!(server instanceof Server)) throw invalidType("server", "a server of node:http, https, http2 or net", server);
+    if (this.#closed) throw handOffFailed("the gateway is closed", this.#where());
+    if (this.#handingOff !== null || this.#current?.stopped === false) {
+      throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
+    }
+    const start = Serving.start(server, this.#listeners, this.#backlog, onStop);
+    this.#handingOff = start.then(
+      () => {},
+      () => {},
+    );
+    try {
+      const serving = await start;
+      this.#current = serving;
+      this.#servings.add(serving);
+      void serving.closed.then(() => this.#servings.delete(serving));
+    } finally {
+      this.#handingOff = null;
+    }
+  }
+
+  /**
+   * Closes every server that still has this port, refuses clients from now on, and resolves when the last connection
+   * has ended. The port stays bound until `close()`.
+   *
+   * @internal
+   */
+  async drain(): Promise<void> {
+    await this.#handingOff;
+    for (const { server, stopped } of this.#servings) {
+      if (!stopped) server.close();
+    }
+    if (!this.#closed) for (const { fd } of this.#listeners) native().silence(fd);
+    await Promise.all([...this.#servings].map(({ closed }) => closed));
+  }
+
+  /** @internal Ends all connections of all servers that had this port. */
+  destroyConnections(): void {
+    for (const serving of this.#servings) serving.destroyConnections();
+  }
+
+  /** Gives the port back. A server that still serves it goes on until it is closed itself. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const { fd } of [...this.#guards, ...this.#listeners].reverse()) native().closeSocket(fd);
+  }
+
+  get #first(): BoundSocket {
+    return this.#listeners[0] as BoundSocket;
+  }
+
+  #where(): { host: string; port: number } {
+    return { host: this.address, port: this.port };
+  }
+}
+
+/**
+ * Binds a port exclusively and listens on it, in one step. Several hosts are one claim: all or none.
+ *
+ * @throws GatewayLockError `ALREADY_LISTENING` if anybody has the port, `BIND_FAILED` for any other reason; nothing is
+ * bound then. TypeError or RangeError for bad options.
+ */
+export function bindExclusive(options: ListenerOptions = {}): ExclusiveListener {
+  return claimEndpoints(resolveListenerOptions(options));
+}
+
+/** How often a kernel-chosen port may turn out to be taken on a further host before that is an error. */
+const MAX_PORT_CHOICES = 64;
+
+export function claimEndpoints(endpoints: Endpoints): ExclusiveListener {
+  const targets = targetsFor(endpoints.hosts, endpoints.loopbackGuard);
+  for (let choice = 1; ; choice++) {
+    const claim = tryClaim(targets, endpoints);
+    if (claim instanceof ExclusiveListener) return claim;
+    const taken = claim.failure.code === "EADDRINUSE";
+    if (taken && endpoints.port === 0 && choice < MAX_PORT_CHOICES) continue;
+    throw taken ? portTaken(claim, endpoints) : otherFailure(claim, endpoints);
+  }
+}
+
+interface Conflict {
+  readonly host: string;
+  readonly port: number;
+  readonly failure: ReturnType<typeof systemError>;
+}
+
+function tryClaim(targets: readonly Target[], { port, backlog }: Endpoints): ExclusiveListener | Conflict {
+  const claimed: Claimed[] = [];
+  const skipped: SkippedAddress[] = [];
+  for (const [index, target] of targets.entries()) {
+    const at = claimed[0]?.socket.port ?? port;
+    const bound = bind(target, at, backlog);
+    if (!isFailure(bound)) {
+      claimed.push({ target, socket: bound });
+      continue;
+    }
+    const failure = systemError(bound, `${target.host}:${at}`);
+    const missing = failure.code === "EADDRNOTAVAIL" || failure.code === "EAFNOSUPPORT";
+    // The last listener must be there, or nobody would ever be served.
+    const alone = claimed.length === 0 && !targets.slice(index + 1).some(({ role }) => role === "listen");
+    if (missing && target.optional && !alone) {
+      skipped.push({ address: target.host, role: target.role, reason: failure.message });
+      continue;
+    }
+    for (const { socket } of claimed.reverse()) native().closeSocket(socket.fd);
+    return { host: target.host, port: at, failure };
+  }
+  return new ExclusiveListener(claimed, skipped, backlog);
+}
+
+function bind({ host, role, dualStack }: Target, port: number, backlog: number): BoundSocket | NativeFailure {
+  return role === "guard"
+    ? native().guard(host, port, backlog, dualStack)
+    : native().listen(host, port, backlog, dualStack);
+}
+
+function portTaken({ host, port, failure }: Conflict, { scheme }: Endpoints): GatewayLockError {
+  const { state, listener } = findPortOwner(host, port);
+  const who =
+    listener.pid === null ? "a process that this user may not see" : `pid ${listener.pid} (${listener.command})`;
+  const why =
+    state === "connected"
+      ? `; ${who} uses the port as the local end of a connection: take a port outside net.ipv4.ip_local_port_range, or reserve it in net.ipv4.ip_local_reserved_ports`
+      : state === null
+        ? ""
+        : `; ${who} has ${state === "listening" ? "it" : "it bound, and does not listen"}`;
+  const cause = Object.assign(failure, { message: failure.message + why });
+  return alreadyListening({ scheme, host, port }, { cause, listener });
+}
+
+const BIND_HINTS: Readonly<Record<string, string>> = {
+  EACCES: "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE",
+  EADDRNOTAVAIL: "; this host does not have that address",
+  EAFNOSUPPORT: "; this host does not have that address family",
+};
+
+function otherFailure({ host, port, failure }: Conflict, { scheme }: Endpoints): GatewayLockError {
+  return bindFailed({ scheme, host, port }, `${failure.message}${BIND_HINTS[failure.code] ?? ""}`, failure);
+}
