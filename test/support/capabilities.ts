@@ -1,0 +1,30 @@
+// What this machine and this user can do. A test that needs more is skipped with the reason in its name.
+
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import { it } from "vitest";
+
+function works(command: string, ...args: string[]): boolean {
+  return spawnSync(command, args, { stdio: "ignore" }).status === 0;
+}
+
+export const isRoot: boolean = process.geteuid?.() === 0;
+export const hasIPv6: boolean = Object.values(networkInterfaces()).some((list) =>
+  list?.some(({ address }) => address === "::1"),
+);
+export const hasPython: boolean = works("python3", "-c", "pass");
+export const hasFlockCommand: boolean = works("flock", "--version");
+/** A user namespace of our own, where an ordinary user may make the others too. */
+export const canUnshareUser: boolean = works("unshare", "--user", "--map-root-user", "true");
+export const canUnshareNet: boolean = works("unshare", "--user", "--map-root-user", "--net", "true");
+export const canUnshareMount: boolean = works("unshare", "--user", "--map-root-user", "--mount", "true");
+export const hasStrace: boolean = works("strace", "-V");
+export const isLinux: boolean = process.platform === "linux" && existsSync("/proc/self/fdinfo");
+
+/** `it`, where `able`; else a skipped test that says why. */
+export function itWhere(able: boolean, reason: string): typeof it | typeof it.skip {
+  return able
+    ? it
+    : (((name: string, ...rest: []) => it.skip(`${name} [skipped: ${reason}]`, ...rest)) as typeof it.skip);
+}
