@@ -1,7 +1,7 @@
 // What a contender does about locks that someone else has: refuse, wait, or try again for a moment.
 
-import { isIP } from "node:net";
 import { alreadyListening, alreadyRunning, type GatewayLockError } from "./errors.ts";
+import { parseAddress } from "./listener/addresses.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { POLL_INTERVAL, pause } from "./lock/file-lock.ts";
 import { LockSet, type Refusal } from "./lock/lock-set.ts";
@@ -107,5 +107,5 @@ interface Endpoint {
 function endpointOf({ host, port, url }: OwnerRecord, scheme: Scheme): Endpoint | null {
   if (port === null || port === 0) return null;
   const [, recorded = scheme] = /^(wss?|https?):\/\//.exec(url ?? "") ?? [];
-  return { scheme: recorded, host: host !== null && isIP(host) !== 0 ? host : "127.0.0.1", port };
+  return { scheme: recorded, host: parseAddress(host ?? "") ?? "127.0.0.1", port };
 }

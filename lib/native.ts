@@ -33,11 +33,12 @@ export interface BoundSocket {
   readonly port: number;
 }
 
+export type PortUse = "listening" | "bound" | "connected";
+
 export interface PortSocket {
   readonly address: string;
   readonly family: "IPv4" | "IPv6";
   readonly v6only: boolean;
-  readonly state: "listening" | "bound" | "connected";
   readonly inode: number;
 }
 
@@ -66,7 +67,7 @@ export interface Native {
     hints: readonly number[],
     firstOnly: boolean,
   ): { readonly locked: boolean | null; readonly holders: number[] };
-  findPortSockets(port: number, connections: boolean): PortSocket[] | NativeFailure;
+  findPortSockets(port: number, use: PortUse): PortSocket[] | NativeFailure;
   findSocketOwner(inode: number, hints: readonly number[]): number | null;
 }
 
@@ -77,19 +78,22 @@ export function isFailure(result: unknown): result is NativeFailure {
 /** The package's own folder: this file lies in lib/ or dist/. */
 const ROOT: string = dirname(dirname(fileURLToPath(import.meta.url)));
 
-let loaded: Native | undefined;
+// At import, so that the first refusal is as quick as the next one. Importing never fails: what can't be loaded is said
+// when it is needed.
+let loaded: Native | Error = load();
 
 /**
- * The addon, loaded at the first call.
+ * The addon.
  *
  * @throws Error `ERR_GATEWAY_LOCK_ADDON` where this package has no binary that fits, with the command that builds one.
  */
 export function native(): Native {
-  loaded ??= load();
+  if (loaded instanceof Error) loaded = load();
+  if (loaded instanceof Error) throw loaded;
   return loaded;
 }
 
-function load(): Native {
+function load(): Native | Error {
   const require = createRequire(import.meta.url);
   try {
     return (require("node-gyp-build") as (folder: string) => Native)(ROOT);
@@ -98,7 +102,7 @@ function load(): Native {
     const message =
       `gateway-lock has no native addon for ${process.platform}-${process.arch}${libc}; ` +
       `build it with a C++ compiler, make and Python 3: cd '${ROOT}' && npm install && npm run build:native`;
-    throw Object.assign(new Error(message, { cause }), { code: "ERR_GATEWAY_LOCK_ADDON" });
+    return Object.assign(new Error(message, { cause }), { code: "ERR_GATEWAY_LOCK_ADDON" });
   }
 }
 

@@ -1,7 +1,7 @@
 // Options, checked once, at the edge: what comes out of here is complete and needs no second look.
 
-import { isIP } from "node:net";
 import { inspect } from "node:util";
+import { parseAddress } from "./listener/addresses.ts";
 
 /** JSON that the user keeps in the owner record. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
@@ -229,10 +229,9 @@ function checkHosts(value: unknown): readonly string[] {
 
 function checkHost(name: string, value: unknown): string {
   if (typeof value !== "string") throw invalidType(name, "a string", value);
-  if (value !== "localhost" && isIP(value) === 0) {
-    throw invalidValue(name, value, "must be an IPv4 or IPv6 address, or 'localhost'");
-  }
-  return value;
+  const host = value === "localhost" ? value : parseAddress(value);
+  if (host === null) throw invalidValue(name, value, "must be an IPv4 or IPv6 address, or 'localhost'");
+  return host;
 }
 
 function checkScheme(value: unknown): Scheme {

@@ -261,11 +261,16 @@ Napi::Value FindLockHoldersCall(Info info) {
   return object;
 }
 
-// (port, connections)
+PortUse ReadPortUse(Info info, std::size_t index) {
+  const std::string name = Text(info, index);
+  return name == "listening" ? PortUse::kListening : name == "bound" ? PortUse::kBound : PortUse::kConnected;
+}
+
+// (port, use)
 Napi::Value FindPortSocketsCall(Info info) {
   const Napi::Env env = info.Env();
   const auto port = static_cast<std::uint16_t>(info[0].As<Napi::Number>().Uint32Value());
-  Result<std::vector<PortSocket>> found = FindPortSockets(port, info[1].As<Napi::Boolean>().Value());
+  Result<std::vector<PortSocket>> found = FindPortSockets(port, ReadPortUse(info, 1));
   if (!found.ok()) return FailureObject(env, found.failure());
   auto array = Napi::Array::New(env, found.value().size());
   for (std::uint32_t i = 0; i < found.value().size(); i++) {
@@ -274,7 +279,6 @@ Napi::Value FindPortSocketsCall(Info info) {
     object["address"] = socket.address;
     object["family"] = socket.ipv6 ? "IPv6" : "IPv4";
     object["v6only"] = socket.v6only;
-    object["state"] = socket.listening ? "listening" : socket.connected ? "connected" : "bound";
     object["inode"] = static_cast<double>(socket.inode);
     array[i] = object;
   }

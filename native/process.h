@@ -42,18 +42,22 @@ struct LockEvidence {
 // `first_only`, the search ends at the first holder.
 LockEvidence FindLockHolders(const std::string& path, const std::vector<ProcessId>& hints, bool first_only) noexcept;
 
+enum class PortUse {
+  kListening,
+  kBound,      // and neither listening nor connected; where the kernel shows those
+  kConnected,  // the local end of a live connection
+};
+
 struct PortSocket {
   std::string address;
   bool ipv6 = false;
   bool v6only = false;
-  bool listening = false;  // else bound, or a connection's local end
-  bool connected = false;
   std::uint64_t inode = 0;
 };
 
-// The sockets whose local port is `port`: listeners, and bound ones where the kernel shows them. With `connections`,
-// also live connections from that port.
-Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, bool connections) noexcept;
+// The sockets that use `port` as their local port in this way. Listeners are found in microseconds; the others take the
+// kernel a walk through tables that have a size of their own, however few sockets there are.
+Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use) noexcept;
 
 // A process that has the socket open; 0 where none is visible to this user.
 ProcessId FindSocketOwner(std::uint64_t inode, const std::vector<ProcessId>& hints) noexcept;

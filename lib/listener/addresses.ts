@@ -1,6 +1,6 @@
 // Which sockets a gateway needs for its hosts: where it listens, and what it keeps rivals off.
 
-import { isIPv4, isIPv6, SocketAddress } from "node:net";
+import { isIPv4, SocketAddress } from "node:net";
 
 /** One socket to bind. */
 export interface Target {
@@ -17,12 +17,12 @@ const LOOPBACK_V6 = "::1";
 const ANY_V4 = "0.0.0.0";
 const ANY_V6 = "::";
 
-/** The sockets for `hosts`, in order: listeners first, then guards. An address that another one covers is left out. */
+/** The sockets for `hosts` (each in its one spelling), in order: listeners first, then guards. An address that another one covers is left out. */
 export function targetsFor(hosts: readonly string[], loopbackGuard: boolean): readonly Target[] {
   const wanted = hosts.flatMap((host) =>
     host === "localhost"
       ? [LOOPBACK_V4, LOOPBACK_V6].map((half) => ({ host: half, optional: true }))
-      : [{ host: canonical(host), optional: false }],
+      : [{ host, optional: false }],
   );
   const named = new Set(wanted.map(({ host }) => host));
   // Two sockets can't share a port on IPv4: beside an IPv4 host, the IPv6 wildcard is IPv6 alone.
@@ -53,12 +53,26 @@ export function isLoopbackV4(host: string): boolean {
   return isIPv4(host) && host.startsWith("127.");
 }
 
-/** One spelling for each address: `0:0:0:0:0:0:0:1` is `::1`. */
+/**
+ * One spelling for each address: `0:0:0:0:0:0:0:1` is `::1`. `null` for what is no address.
+ *
+ * isIPv6 of node:net would do for the latter, but compiling its regular expression takes 5 ms at the first call.
+ */
+export function parseAddress(host: string): string | null {
+  if (isIPv4(host)) return host;
+  const [address = host, zone, ...more] = host.split("%");
+  if (more.length > 0 || zone === "" || !address.includes(":")) return null;
+  try {
+    const { address: short } = new SocketAddress({ address, family: "ipv6" });
+    return zone === undefined ? short : `${short}%${zone}`;
+  } catch {
+    return null;
+  }
+}
+
+/** The one spelling of what is known to be an address. */
 export function canonical(host: string): string {
-  if (!isIPv6(host)) return host;
-  const [address = host, zone] = host.split("%");
-  const { address: short } = new SocketAddress({ address, family: "ipv6" });
-  return zone === undefined ? short : `${short}%${zone}`;
+  return parseAddress(host) ?? host;
 }
 
 /** Whether a socket bound to `address` can receive what is sent to `host`, or keeps it from being bound. */

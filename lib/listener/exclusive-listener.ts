@@ -204,15 +204,15 @@ function bind({ host, role, dualStack }: Target, port: number, backlog: number):
 }
 
 function portTaken({ host, port, failure }: Conflict, { scheme }: Endpoints): GatewayLockError {
-  const { state, listener } = findPortOwner(host, port);
+  const { use, listener } = findPortOwner(host, port);
   const who =
     listener.pid === null ? "a process that this user may not see" : `pid ${listener.pid} (${listener.command})`;
   const why =
-    state === "connected"
+    use === "connected"
       ? `; ${who} uses the port as the local end of a connection: take a port outside net.ipv4.ip_local_port_range, or reserve it in net.ipv4.ip_local_reserved_ports`
-      : state === null
+      : use === null
         ? ""
-        : `; ${who} has ${state === "listening" ? "it" : "it bound, and does not listen"}`;
+        : `; ${who} has ${use === "listening" ? "it" : "it bound, and does not listen"}`;
   const cause = Object.assign(failure, { message: failure.message + why });
   return alreadyListening({ scheme, host, port }, { cause, listener });
 }

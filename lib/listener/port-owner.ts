@@ -2,36 +2,35 @@
 
 import { connect } from "node:net";
 import type { PortListener } from "../errors.ts";
-import { isFailure, native, type PortSocket } from "../native.ts";
+import { isFailure, native, type PortSocket, type PortUse } from "../native.ts";
 import { canonical, overlaps } from "./addresses.ts";
 
 /** The absolute deadline of a probe, in ms. */
 const PROBE_DEADLINE = 1000;
 const MAX_COMMAND_LENGTH = 200;
 
-/** The sockets on a port that stand in the way of `host`: listeners, then bound ones, then connections from it. */
-function socketsOn(host: string, port: number): PortSocket[] {
-  const found = native().findPortSockets(port, true);
-  if (isFailure(found)) return [];
-  const order = ["listening", "bound", "connected"];
-  return found
-    .filter((socket) => overlaps(host, socket))
-    .sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
+/** The sockets on a port that stand in the way of `host`. */
+function socketsOn(host: string, port: number, use: PortUse): PortSocket[] {
+  const found = native().findPortSockets(port, use);
+  return isFailure(found) ? [] : found.filter((socket) => overlaps(host, socket));
 }
 
 /** What is known of the process that keeps others off `host`:`port`. */
 export interface PortOwner {
   /** What its socket does there; `null` where the kernel shows none. */
-  readonly state: PortSocket["state"] | null;
+  readonly use: PortUse | null;
   readonly listener: PortListener;
 }
 
 /** The processes in `hints` are looked at first. */
 export function findPortOwner(host: string, port: number, hints: readonly number[] = []): PortOwner {
-  const [socket] = socketsOn(host, port);
-  if (socket === undefined) return { state: null, listener: { pid: null, command: null } };
-  const pid = socket.inode === 0 ? null : native().findSocketOwner(socket.inode, hints);
-  return { state: socket.state, listener: { pid, command: pid === null ? null : commandOf(pid) } };
+  for (const use of ["listening", "bound", "connected"] as const) {
+    const [socket] = socketsOn(host, port, use);
+    if (socket === undefined) continue;
+    const pid = socket.inode === 0 ? null : native().findSocketOwner(socket.inode, hints);
+    return { use, listener: { pid, command: pid === null ? null : commandOf(pid) } };
+  }
+  return { use: null, listener: { pid: null, command: null } };
 }
 
 /** The command line, fit for a terminal. */
@@ -51,7 +50,7 @@ function commandOf(pid: number): string | null {
  */
 export async function isListening(host: string, port: number): Promise<boolean> {
   const target = host === "0.0.0.0" ? "127.0.0.1" : canonical(host) === "::" ? "::1" : host;
-  if (socketsOn(target, port).some(({ state }) => state === "listening")) return true;
+  if (socketsOn(target, port, "listening").length > 0) return true;
   return await answers(target, port);
 }
 

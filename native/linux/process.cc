@@ -181,6 +181,18 @@ Verdict ListedInProcLocks(const struct stat& file) {
   return !same_inode && pid_namespace.st_ino == kInitialPidNamespace ? Verdict::kNo : Verdict::kUnknown;
 }
 
+std::uint32_t StatesOf(PortUse use) noexcept {
+  switch (use) {
+    case PortUse::kListening:
+      return 1u << TCP_LISTEN;
+    case PortUse::kBound:
+      return 1u << kTcpBoundInactive;
+    case PortUse::kConnected:
+      return 1u << TCP_ESTABLISHED | 1u << TCP_SYN_SENT | 1u << TCP_CLOSE_WAIT;
+  }
+  return 0;
+}
+
 struct DiagRequest {
   nlmsghdr header;
   inet_diag_req_v2 query;
@@ -190,8 +202,6 @@ PortSocket ReadDiag(const nlmsghdr* header) {
   const auto* message = static_cast<const inet_diag_msg*>(NLMSG_DATA(header));
   PortSocket socket;
   socket.ipv6 = message->idiag_family == AF_INET6;
-  socket.listening = message->idiag_state == TCP_LISTEN;
-  socket.connected = !socket.listening && message->idiag_state != kTcpBoundInactive && message->idiag_state != TCP_CLOSE;
   socket.inode = message->idiag_inode;
   char text[INET6_ADDRSTRLEN];
   if (inet_ntop(message->idiag_family, message->id.idiag_src, text, sizeof(text)) != nullptr) socket.address = text;
@@ -302,14 +312,12 @@ LockEvidence FindLockHolders(const std::string& path, const std::vector<ProcessI
   return evidence;
 }
 
-Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, bool connections) noexcept {
+Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use) noexcept {
   SocketHandle netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (!netlink) return Failure{errno, "socket"};
-  std::uint32_t states = 1u << TCP_LISTEN | 1u << kTcpBoundInactive;
-  if (connections) states |= 1u << TCP_ESTABLISHED | 1u << TCP_SYN_SENT | 1u << TCP_CLOSE_WAIT;
   std::vector<PortSocket> sockets;
   for (const int family : {AF_INET, AF_INET6}) {
-    Result<Done> dumped = Dump(netlink, family, port, states, sockets);
+    Result<Done> dumped = Dump(netlink, family, port, StatesOf(use), sockets);
     // ENOENT: this family is not there.
     if (!dumped.ok() && dumped.failure().code != ENOENT) return dumped.failure();
   }

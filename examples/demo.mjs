@@ -1,0 +1,93 @@
+// Shows the promise with real processes: a gateway, a refused duplicate, SIGKILL with a client connected, a restart.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
+
+const PORT = 18789;
+const URL_HERE = `ws://127.0.0.1:${PORT}`;
+const DEADLINE = 10_000; // ms for all of it: it ends by itself, whatever happens
+
+const stateDir = mkdtempSync(join(tmpdir(), "gateway-lock-demo-"));
+const children = [];
+
+function start() {
+  const path = fileURLToPath(new URL("gateway.mjs", import.meta.url));
+  const child = spawn(process.execPath, [path, stateDir, String(PORT)], { stdio: ["ignore", "pipe", "pipe"] });
+  children.push(child);
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface({ input: stream }).on("line", (line) => console.log(`    ${line}`));
+  }
+  return child;
+}
+
+/** Resolves when it has printed that it owns the port; rejects when it ends instead. */
+async function owning(child) {
+  const ended = once(child, "exit").then(([code]) => {
+    throw new Error(`the gateway ended with exit code ${code}; is something else on port ${PORT}?`);
+  });
+  await Promise.race([once(child.stdout, "data"), ended]);
+  ended.catch(() => {});
+}
+
+async function ask(text) {
+  const client = new WebSocket(URL_HERE);
+  await once(client, "open");
+  client.send(text);
+  const [answer] = await once(client, "message");
+  return { client, answer: String(answer) };
+}
+
+async function demo() {
+  console.log(`1. A gateway starts on ${URL_HERE}, with a state directory of its own.`);
+  const first = start();
+  await owning(first);
+  const { client, answer } = await ask("hello");
+  console.log(`    a client is connected and hears "${answer}"`);
+
+  console.log("2. A duplicate starts.");
+  const [code] = await once(start(), "close");
+  console.log(`    it is refused, with exit code ${code}`);
+
+  console.log("3. SIGKILL hits the first one, while its client is connected.");
+  const gone = once(client, "close");
+  client.on("error", () => {});
+  first.kill("SIGKILL");
+  await Promise.all([once(first, "exit"), gone]);
+  console.log("    no lock file was removed, no port was closed in good order");
+
+  console.log("4. It is started again at once.");
+  const started = performance.now();
+  const second = start();
+  const answered = owning(second).then(() => ask("are you back?"));
+  const { client: next, answer: back } = await answered;
+  const ms = Math.round(performance.now() - started);
+  console.log(`    "${back}": takeover in ${ms} ms, from spawning the process to its first answer`);
+  next.terminate();
+
+  const ended = once(second, "close");
+  second.kill("SIGTERM");
+  const [last] = await ended;
+  console.log(`5. SIGTERM ends it in good order, with exit code ${last}.`);
+}
+
+const timer = setTimeout(() => {
+  console.error(`the demo did not end within ${DEADLINE / 1000} s`);
+  process.exitCode = 1;
+  for (const child of children) child.kill("SIGKILL");
+}, DEADLINE);
+try {
+  await demo();
+} catch (error) {
+  console.error(`demo: ${error.message}`);
+  process.exitCode = 1;
+} finally {
+  clearTimeout(timer);
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(stateDir, { recursive: true, force: true });
+}

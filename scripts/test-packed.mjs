@@ -1,0 +1,40 @@
+// Packs the package, installs the tarball in an empty project without running any script, and uses it there: what is
+// published is what was tested.
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const project = mkdtempSync(join(tmpdir(), "gateway-lock-packed-"));
+
+const PROGRAM = `
+import { createServer } from "node:http";
+import { acquireGateway, EXIT, readOwner } from "gateway-lock";
+const options = { stateDir: "state", port: 0 };
+const gateway = await acquireGateway(options);
+await gateway.listen(createServer((request, response) => response.end("served")));
+const answer = await (await fetch(gateway.url.replace("ws:", "http:"))).text();
+const { record, holders } = readOwner(gateway.lockPaths[0]);
+const refusal = await acquireGateway(options).catch((error) => error);
+if (answer !== "served") throw new Error("served " + answer);
+if (record?.pid !== process.pid || holders[0] !== process.pid) throw new Error("the record names " + record?.pid);
+if (refusal.code !== "ALREADY_LISTENING" || refusal.exitCode !== EXIT.DUPLICATE) throw refusal;
+await gateway.close();
+console.log("packed: locks, serves, refuses a duplicate: " + refusal.message);
+`;
+
+try {
+  const npm = (args, cwd) => execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  npm(["pack", "--ignore-scripts", "--pack-destination", project], root);
+  const tarball = readdirSync(project).find((name) => name.endsWith(".tgz"));
+  writeFileSync(join(project, "package.json"), '{ "type": "module" }\n');
+  npm(["install", "--ignore-scripts", "--no-audit", "--no-fund", `./${tarball}`], project);
+  writeFileSync(join(project, "program.js"), PROGRAM);
+  const env = { ...process.env, PREBUILDS_ONLY: "1" };
+  process.stdout.write(execFileSync(process.execPath, ["program.js"], { cwd: project, env, encoding: "utf8" }));
+} finally {
+  rmSync(project, { recursive: true, force: true });
+}
