@@ -18,7 +18,8 @@ try {
   if (!(error instanceof GatewayLockError)) throw error;
   console.error(`gateway: ${error.message}`);
   const owner = error.listener?.pid ?? error.owner?.pid;
-  if (error.retryable && owner) console.error(`gateway: pid ${owner} has it; stop that one first, or leave it in control`);
+  if (error.retryable && owner)
+    console.error(`gateway: pid ${owner} has it; stop that one first, or leave it in control`);
   process.exit(error.exitCode);
 }
 
