@@ -78,6 +78,9 @@ export function isFailure(result: unknown): result is NativeFailure {
 /** The package's own folder: this file lies in lib/ or dist/. */
 const ROOT: string = dirname(dirname(fileURLToPath(import.meta.url)));
 
+/** Where there are sources to build from. */
+const SYSTEMS: readonly string[] = ["linux"];
+
 // At import, so that the first refusal is as quick as the next one. Importing never fails: what can't be loaded is said
 // when it is needed.
 let loaded: Native | Error = load();
@@ -99,9 +102,11 @@ function load(): Native | Error {
     return (require("node-gyp-build") as (folder: string) => Native)(ROOT);
   } catch (cause) {
     const libc = process.platform === "linux" ? ` (${libcName()})` : "";
-    const message =
-      `gateway-lock has no native addon for ${process.platform}-${process.arch}${libc}; ` +
-      `build it with a C++ compiler, make and Python 3: cd '${ROOT}' && npm install && npm run build:native`;
+    const target = `${process.platform}-${process.arch}${libc}`;
+    const message = SYSTEMS.includes(process.platform)
+      ? `gateway-lock has no native addon for ${target}; build it with a C++ compiler, make and Python 3: ` +
+        `cd '${ROOT}' && npm install --ignore-scripts && npm run build:native`
+      : `gateway-lock does not support ${target} yet; see Install in its README`;
     return Object.assign(new Error(message, { cause }), { code: "ERR_GATEWAY_LOCK_ADDON" });
   }
 }

@@ -15,6 +15,9 @@ export interface Refusal {
   readonly heldPath: string;
 }
 
+/** How often in a row a lock directory may vanish between being made and being used. */
+const MAX_WIPES = 100;
+
 interface HeldResource {
   readonly resource: Resource;
   /** The lock on the directory itself; `null` for a file, and where a network filesystem has no such locks. */
@@ -24,15 +27,20 @@ interface HeldResource {
 
 export class LockSet {
   readonly #held: HeldResource[] = [];
+  readonly #allowNetworkFilesystem: boolean;
   #recordBytes = 0;
   #content: Buffer | null = null;
 
+  private constructor(allowNetworkFilesystem: boolean) {
+    this.#allowNetworkFilesystem = allowNetworkFilesystem;
+  }
+
   /** @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; nothing is held then */
   static tryLock(resources: readonly Resource[], allowNetworkFilesystem: boolean): LockSet | Refusal {
-    const locks = new LockSet();
+    const locks = new LockSet(allowNetworkFilesystem);
     try {
       for (const resource of resources) {
-        const refusal = locks.#tryAdd(resource, allowNetworkFilesystem);
+        const refusal = locks.#tryAdd(resource);
         if (refusal === null) continue;
         locks.release();
         return refusal;
@@ -92,17 +100,17 @@ export class LockSet {
     }
   }
 
-  #tryAdd(resource: Resource, allowNetworkFilesystem: boolean): Refusal | null {
+  #tryAdd(resource: Resource): Refusal | null {
     let directoryLock: FileLock | null = null;
     if (resource.isDirectory) {
-      requireLocalFilesystem(resource.path, resource.lockPath, allowNetworkFilesystem);
-      const locked = lockDirectoryItself(resource.path, allowNetworkFilesystem);
+      requireLocalFilesystem(resource.path, resource.lockPath, this.#allowNetworkFilesystem);
+      const locked = lockDirectoryItself(resource.path, this.#allowNetworkFilesystem);
       if (locked === "held") return { resource, heldPath: resource.path };
       directoryLock = locked;
     }
     let fileLock: FileLock | null = null;
     try {
-      fileLock = lockFileOf(resource, allowNetworkFilesystem);
+      fileLock = lockFileOf(resource, this.#allowNetworkFilesystem);
       if (fileLock === null) return { resource, heldPath: resource.lockPath };
       this.#held.push({ resource, directoryLock, fileLock });
       return null;
@@ -120,8 +128,7 @@ export class LockSet {
     anchor.directoryLock?.assertCurrent();
     let restored: FileLock | null;
     try {
-      makeLockDirectory(dirname(path));
-      restored = tryLockGatewayFile(path);
+      restored = lockIn(dirname(path), path, this.#allowNetworkFilesystem);
       restored?.write(this.#content, { cut: true });
     } catch (cause) {
       throw lockLost(path, `${reasonOf(lost)}; it could not be restored: ${reasonOf(cause)}`, cause);
@@ -159,14 +166,21 @@ function lockFileOf(resource: Resource, allowNetworkFilesystem: boolean): FileLo
   }
 }
 
+/** `null` = someone else has it. Somebody who is just wiping the lock directory makes this start again, not fail. */
 function lockIn(lockDirectory: string, lockPath: string, allowNetworkFilesystem: boolean): FileLock | null {
-  try {
-    makeLockDirectory(lockDirectory);
-  } catch (cause) {
-    throw lockFailed(lockPath, reasonOf(cause), cause);
+  for (let round = 1; ; round++) {
+    try {
+      makeLockDirectory(lockDirectory);
+    } catch (cause) {
+      throw lockFailed(lockPath, reasonOf(cause), cause);
+    }
+    try {
+      requireLocalFilesystem(lockDirectory, lockPath, allowNetworkFilesystem);
+      return tryLockGatewayFile(lockPath);
+    } catch (error) {
+      if (codeOf((error as Error).cause) !== "ENOENT" || round === MAX_WIPES) throw error;
+    }
   }
-  requireLocalFilesystem(lockDirectory, lockPath, allowNetworkFilesystem);
-  return tryLockGatewayFile(lockPath);
 }
 
 /** Makes the directory (0700) if it is missing. What root makes belongs to the owner of the directory it lies in. */
