@@ -72,14 +72,14 @@ export class GatewayLockError extends Error {
   /** What the process should exit with: 75 for a duplicate, 1 for a failure. See {@link EXIT}. */
   readonly exitCode: number;
   /** The address in conflict: a literal. */
-  readonly host?: string;
-  readonly port?: number;
+  declare readonly host?: string;
+  declare readonly port?: number;
   /** The address in conflict, as `scheme://host:port`. */
-  readonly url?: string;
-  readonly lockPath?: string;
+  declare readonly url?: string;
+  declare readonly lockPath?: string;
   /** The record of the gateway that has the lock. */
-  readonly owner?: import("./lock/record.ts").OwnerRecord;
-  readonly listener?: PortListener;
+  declare readonly owner?: import("./lock/record.ts").OwnerRecord;
+  declare readonly listener?: PortListener;
 
   constructor(code: GatewayLockErrorCode, message: string, { cause, ...details }: GatewayLockErrorDetails = {}) {
     super(message, cause === undefined ? undefined : { cause });

@@ -57,7 +57,7 @@ export interface Native {
   guard(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
   silence(fd: number): undefined | NativeFailure;
   duplicate(fd: number): number | NativeFailure;
-  closeDuplicate(duplicate: number, fd: number): boolean;
+  closeDuplicate(duplicate: number): void;
   closeSocket(fd: number): void;
   identifyProcess(pid: number): number | null | NativeFailure;
   describeCommand(pid: number): string;

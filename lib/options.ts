@@ -102,6 +102,7 @@ export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions 
     throw invalidValue("reserve", given.reserve, "is not available in this version: leave it out");
   }
   if (given.handover !== undefined) {
+    checkHandover(given.handover);
     throw invalidValue("handover", given.handover, "is not available in this version: leave it out");
   }
   return {
@@ -125,7 +126,7 @@ export function resolveListenerOptions(options: ListenerOptions): Endpoints {
 
 function resolveEndpoints(given: ListenerOptions): Endpoints {
   return {
-    hosts: checkHosts(given.host ?? DEFAULT_HOST),
+    hosts: checkHosts(given.host === undefined ? DEFAULT_HOST : given.host),
     port: given.port === undefined ? DEFAULT_PORT : checkPort("port", given.port),
     scheme: "ws",
     backlog: checkBacklog(given.backlog),
@@ -145,7 +146,7 @@ export function checkNames<T extends object>(
   for (const name of Object.keys(options)) {
     if ((known as readonly string[]).includes(name)) continue;
     const nearest = [...known].sort((a, b) => distance(name, a) - distance(name, b))[0];
-    throw invalidValue(name, (options as Record<string, unknown>)[name], `is unknown; did you mean '${nearest}'?`);
+    throw invalidValue(name, (options as Record<string, unknown>)[name], `is unknown, the nearest is "${nearest}"`);
   }
   return options;
 }
@@ -197,6 +198,15 @@ export function checkMetadata(value: unknown): Metadata {
     throw invalidValue("metadata", value, `must be at most ${MAX_METADATA_BYTES} bytes of JSON, not ${bytes}`);
   }
   return copy as Metadata;
+}
+
+function checkHandover(value: unknown): void {
+  const { onHandover } = (typeof value === "object" && value !== null ? value : {}) as { onHandover?: unknown };
+  const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+  if (value !== true && !isObject) throw invalidType("handover", "true or an object", value);
+  if (onHandover !== undefined && typeof onHandover !== "function") {
+    throw invalidType("handover.onHandover", "a function", onHandover);
+  }
 }
 
 function checkPort(name: string, value: unknown): number {

@@ -216,11 +216,9 @@ Napi::Value DuplicateCall(Info info) {
   return Napi::Number::New(info.Env(), static_cast<double>(copy.value()));
 }
 
-// (duplicate, fd)
-Napi::Value CloseDuplicateCall(Info info) {
-  const SocketHandle* socket = Of(info).sockets.Find(info[1]);
-  const auto copy = static_cast<RawHandle>(info[0].As<Napi::Number>().Int64Value());
-  return Napi::Boolean::New(info.Env(), socket != nullptr && CloseDuplicate(copy, *socket));
+// (duplicate): for one that nobody took
+void CloseDuplicateCall(Info info) {
+  CloseRaw(HandleKind::kSocket, static_cast<RawHandle>(info[0].As<Napi::Number>().Int64Value()));
 }
 
 // (fd)

@@ -38,8 +38,4 @@ Result<Done> Silence(const SocketHandle& socket) noexcept;
 // A second handle to the same socket, for somebody else to close.
 Result<RawHandle> Duplicate(const SocketHandle& socket) noexcept;
 
-// Closes `raw` if it still is a handle to the same socket as `original`; says whether it was. For a duplicate of which
-// nobody can tell whether its new owner has closed it.
-bool CloseDuplicate(RawHandle raw, const SocketHandle& original) noexcept;
-
 }  // namespace gateway_lock

@@ -25,10 +25,14 @@ export function targetsFor(hosts: readonly string[], loopbackGuard: boolean): re
       : [{ host, optional: false }],
   );
   const named = new Set(wanted.map(({ host }) => host));
-  // Two sockets can't share a port on IPv4: beside an IPv4 host, the IPv6 wildcard is IPv6 alone.
-  const dualStack = ![...named].some(isIPv4);
+  // The IPv6 wildcard takes the IPv4 port too, as everywhere in Node; only beside the other wildcard there is no need.
+  const dualStack = !named.has(ANY_V4);
+  const isCovered = (host: string) =>
+    host !== ANY_V4 &&
+    host !== ANY_V6 &&
+    (named.has(isIPv4(host) ? ANY_V4 : ANY_V6) || (dualStack && named.has(ANY_V6)));
   const listeners = [...named]
-    .filter((host) => host === ANY_V4 || host === ANY_V6 || !named.has(isIPv4(host) ? ANY_V4 : ANY_V6))
+    .filter((host) => !isCovered(host))
     .map((host): Target => {
       // An address that is named outright must be there, even if `localhost` names it too.
       const optional = wanted.every((one) => one.host !== host || one.optional);

@@ -6,7 +6,7 @@
 // getConnections(), maxConnections and the 'close' event like its own (lib/net.js, onconnection and Socket#_destroy, the
 // same from Node 20 to 26). Only emitting 'connection' would serve it, but nobody would wait for it.
 
-import { createServer, type Server, type Socket } from "node:net";
+import net, { type BlockList, createServer, type Server, type Socket } from "node:net";
 import { handOffFailed, reasonOf, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, native } from "../native.ts";
 import { canonical } from "./addresses.ts";
@@ -20,6 +20,7 @@ interface ServerBooks extends Omit<Server, "maxConnections"> {
   keepAlive?: boolean;
   keepAliveInitialDelay?: number;
   highWaterMark?: number;
+  blockList?: BlockList;
   maxConnections?: number | null;
 }
 type AcceptedSocket = Socket & { server: Server; _server: Server };
@@ -33,9 +34,10 @@ export class Serving {
   readonly #feeders: Server[] = [];
   #stopped = false;
 
-  private constructor(server: Server) {
+  private constructor(server: Server, onStop: () => void) {
     this.server = server;
     server.on("connection", this.#track);
+    this.#noticeClose(onStop);
     this.closed = new Promise((resolve) => {
       server.once("close", () => {
         server.off("connection", this.#track);
@@ -59,15 +61,15 @@ export class Serving {
     const [own, ...further] = sockets;
     if (own === undefined) throw handOffFailed("the listener is closed");
     await listen(server, own, backlog);
-    const serving = new Serving(server);
+    const serving = new Serving(server, onStop);
     try {
       for (const socket of further) serving.#feeders.push(await feed(server, socket, backlog));
+      if (serving.stopped) throw handOffFailed("the server was closed meanwhile");
     } catch (error) {
       serving.#stopFeeding();
-      server.close();
+      if (!serving.stopped) server.close();
       throw error;
     }
-    serving.#onClose(onStop);
     return serving;
   }
 
@@ -87,7 +89,7 @@ export class Serving {
   };
 
   /** Node tells nobody when close() is called, only when the last connection has ended: too late for the feeders. */
-  #onClose(onStop: () => void): void {
+  #noticeClose(onStop: () => void): void {
     const { server } = this;
     const { close } = server;
     const hadOwn = Object.hasOwn(server, "close");
@@ -115,13 +117,60 @@ export class Serving {
   }
 }
 
-/** Lets the server listen on a duplicate of `socket`, and makes sure that this is where it listens. */
-async function listen(server: Server, socket: BoundSocket, backlog: number): Promise<void> {
+/** What both kinds of handle have in common that we use (src/tcp_wrap.cc). */
+interface TcpHandle {
+  /** Takes the descriptor over, and answers 0, or a negative errno without having taken it. */
+  open(fd: number): number;
+  /** Closes the descriptor; again is nothing. */
+  close(): void;
+}
+type TcpConstructor = new (type: number) => TcpHandle;
+
+const TCP_SERVER = 1; // TCPConstants.SERVER of src/tcp_wrap.h
+let tcp: TcpConstructor | undefined;
+
+/**
+ * A handle on a duplicate of `socket`, for a server to own.
+ *
+ * Not `listen({ fd })`: in a cluster worker that sends the bare number to the primary, where it means another file, and
+ * `exclusive` is not looked at (Server#listen of lib/net.js, Node 20 to 26); and Windows has no such descriptors. A handle
+ * stays in this process. Node gives its class to nobody, but makes one for whoever asks for a server handle.
+ */
+function handleTo(socket: BoundSocket): TcpHandle {
   const duplicate = native().duplicate(socket.fd);
   if (isFailure(duplicate)) {
     const cause = systemError(duplicate, `${socket.address}:${socket.port}`);
     throw handOffFailed(cause.message, { cause });
   }
+  let error: number;
+  let handle: TcpHandle;
+  try {
+    tcp ??= tcpConstructor();
+    handle = new tcp(TCP_SERVER);
+    error = handle.open(duplicate);
+  } catch (cause) {
+    native().closeDuplicate(duplicate);
+    throw handOffFailed(`this runtime takes no bound socket: ${reasonOf(cause)}`, { cause });
+  }
+  if (error === 0) return handle;
+  native().closeDuplicate(duplicate);
+  handle.close();
+  const cause = systemError({ errno: -error, syscall: "open" }, `${socket.address}:${socket.port}`);
+  throw handOffFailed(cause.message, { cause });
+}
+
+function tcpConstructor(): TcpConstructor {
+  const { _createServerHandle: create } = net as unknown as {
+    _createServerHandle(address: string, port: number, family: number): TcpHandle;
+  };
+  const probe = create("127.0.0.1", 0, 4);
+  probe.close();
+  return probe.constructor as TcpConstructor;
+}
+
+/** Lets the server listen on a duplicate of `socket`, and makes sure that this is where it listens. */
+async function listen(server: Server, socket: BoundSocket, backlog: number): Promise<void> {
+  const handle = handleTo(socket);
   try {
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error) => {
@@ -132,15 +181,13 @@ async function listen(server: Server, socket: BoundSocket, backlog: number): Pro
       server.once("error", settle);
       server.once("listening", settle);
       try {
-        // exclusive: a cluster worker would otherwise ask its primary for "its" descriptor of that number.
-        server.listen({ fd: duplicate, exclusive: true, backlog });
+        server.listen(handle, backlog);
       } catch (error) {
         settle(error as Error);
       }
     });
   } catch (cause) {
-    // Node does not say whether it took the descriptor before it failed.
-    native().closeDuplicate(duplicate, socket.fd);
+    handle.close();
     throw handOffFailed(reasonOf(cause), { cause });
   }
   const bound = server.address();
@@ -148,7 +195,7 @@ async function listen(server: Server, socket: BoundSocket, backlog: number): Pro
   // A runtime that takes no descriptors may listen on a port of its own choice, and say nothing (Bun 1.4).
   if (there?.port === socket.port && canonical(there.address) === canonical(socket.address).split("%")[0]) return;
   await new Promise((resolve) => server.close(resolve));
-  native().closeDuplicate(duplicate, socket.fd);
+  handle.close();
   const where = there === null ? `${bound ?? "nowhere"}` : `${there.address} port ${there.port}`;
   throw handOffFailed(`this runtime listens on ${where} instead of ${socket.address} port ${socket.port}`);
 }
@@ -163,6 +210,7 @@ async function feed(server: Server, socket: BoundSocket, backlog: number): Promi
     keepAlive: books.keepAlive ?? false,
     keepAliveInitialDelay: (books.keepAliveInitialDelay ?? 0) * 1000,
     ...(books.highWaterMark === undefined ? {} : { highWaterMark: books.highWaterMark }),
+    ...(books.blockList === undefined ? {} : { blockList: books.blockList }),
   });
   feeder.on("connection", (connection) => adopt(server, feeder, connection as AcceptedSocket));
   feeder.on("error", (error) => server.emit("error", error));

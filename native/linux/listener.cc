@@ -6,10 +6,15 @@
 // no successor of any kind gets in for that minute. But SO_REUSEADDR set before bind lets a rival be bound at the same
 // time, as long as neither listens.
 //
-// So: bind strictly and listen, which no rival can interleave with, and set SO_REUSEADDR on the listening socket
-// afterwards, for the sake of our successor. If the strict bind finds the port in use, try once more with SO_REUSEADDR:
-// dead connections let that pass, and a live listener does not, because Linux never lets two sockets listen on one
-// address unless both set SO_REUSEPORT, which nothing here ever does. The kernel arbitrates; no table is read.
+// So: bind strictly, set SO_REUSEADDR on the bound socket, and listen. The flag is for our successor's sake, and it must
+// be there before the first client can connect: a connection that completes before it is set would shut the successor
+// out for a minute. A rival with the flag may be bound beside us from then on, but not listen. If the strict bind finds
+// the port in use, try once more with SO_REUSEADDR from the start: dead connections let that pass, and a live listener
+// does not, because Linux never lets two sockets listen on one address unless both set SO_REUSEPORT, which nothing here
+// ever does. The kernel arbitrates; no table is read.
+//
+// Two that listen in the very same microsecond can both be refused, because each announces itself before it looks
+// (inet_csk_listen_start, net/ipv4/inet_connection_sock.c); so a refused listen, unlike a refused bind, is tried again.
 //
 // A guard must not keep SO_REUSEADDR, or a rival with the flag could listen beside it. On its second try it therefore
 // listens for an instant, clears the flag, and stops listening by shutdown(2), which leaves the socket bound.
@@ -22,7 +27,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 namespace gateway_lock {
@@ -116,14 +120,17 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
 Result<BoundSocket> Listen(const BindRequest& request) noexcept {
   Result<Address> address = Parse(request);
   if (!address.ok()) return address.failure();
-  Result<SocketHandle> bound =
-      request.port == 0 ? BindAnyPort(address.value(), request.dual_stack) : Bind(address.value(), request.dual_stack, false);
-  if (InUse(bound)) bound = Bind(address.value(), request.dual_stack, true);
-  if (!bound.ok()) return bound.failure();
-  SocketHandle socket = std::move(bound.value());
-  if (listen(Fd(socket), request.backlog) == -1) return Failed("listen");
-  if (!SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
-  return Describe(std::move(socket));
+  constexpr int kMaxCollisions = 16;
+  for (int collision = 0;; collision++) {
+    Result<SocketHandle> bound =
+        request.port == 0 ? BindAnyPort(address.value(), request.dual_stack) : Bind(address.value(), request.dual_stack, false);
+    if (InUse(bound)) bound = Bind(address.value(), request.dual_stack, true);
+    if (!bound.ok()) return bound.failure();
+    SocketHandle socket = std::move(bound.value());
+    if (!SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+    if (listen(Fd(socket), request.backlog) == 0) return Describe(std::move(socket));
+    if (errno != EADDRINUSE || collision == kMaxCollisions) return Failed("listen");
+  }
 }
 
 Result<BoundSocket> Guard(const BindRequest& request) noexcept {
@@ -151,14 +158,6 @@ Result<RawHandle> Duplicate(const SocketHandle& socket) noexcept {
   const int copy = fcntl(Fd(socket), F_DUPFD_CLOEXEC, 0);
   if (copy == -1) return Failed("fcntl");
   return RawHandle{copy};
-}
-
-bool CloseDuplicate(RawHandle raw, const SocketHandle& original) noexcept {
-  struct stat ours, theirs;
-  if (fstat(static_cast<int>(raw), &theirs) == -1 || fstat(Fd(original), &ours) == -1) return false;
-  if (ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino) return false;
-  close(static_cast<int>(raw));
-  return true;
 }
 
 }  // namespace gateway_lock

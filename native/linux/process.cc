@@ -249,10 +249,10 @@ Result<Done> Dump(const SocketHandle& netlink, int family, std::uint16_t port, s
 Result<ProcessIdentity> IdentifyProcess(ProcessId pid) noexcept {
   FileHandle file = OpenAt(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/stat").c_str());
   if (!file) {
-    if (errno != ENOENT) return Failure{errno, "open"};
-    // procfs mounted with hidepid shows other users' processes as missing; kill(2) tells them from dead ones.
+    // procfs mounted with hidepid shows other users' processes as missing or refuses them; kill(2) tells them from dead ones.
+    if (errno != ENOENT && errno != EACCES && errno != EPERM) return Failure{errno, "open"};
     ProcessIdentity hidden;
-    hidden.exists = kill(pid, 0) == -1 && errno == EPERM;
+    hidden.exists = kill(pid, 0) == 0 || errno == EPERM;
     return hidden;
   }
   const std::string text = ReadAll(file);

@@ -1,0 +1,265 @@
+// Proves that where a lock lies follows from the resource alone, so that all who could harm it meet at one file.
+
+import { createHash } from "node:crypto";
+import {
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { expect, onTestFinished } from "vitest";
+import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
+import { readOwner } from "../../lib/lock/record.ts";
+import { resolveResources } from "../../lib/lock/resources.ts";
+import { type GatewayOptions, resolveGatewayOptions } from "../../lib/options.ts";
+import { hasFlockCommand, isLinux, itWhere } from "../support/capabilities.ts";
+import { flockCommandGets } from "../support/locks.ts";
+import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
+
+const it = itWhere(isLinux, "needs Linux");
+const itWithFlock = itWhere(hasFlockCommand, "needs flock(1)");
+
+const STATE_LOCK = "gateway.state.lock";
+
+/** As the contract has it: the first 8 hex digits of sha256. */
+function hash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 8);
+}
+
+function hashedLock(text: string): string {
+  return `gateway.${hash(text)}.lock`;
+}
+
+async function acquire(options: GatewayOptions): Promise<Gateway> {
+  const gateway = await acquireGateway({ port: await freePort(), ...options });
+  onTestFinished(() => gateway.close());
+  return gateway;
+}
+
+/** The refusal of the options, which leaves no descriptor. */
+async function refusal(options: GatewayOptions): Promise<unknown> {
+  const port = await freePort();
+  const before = openDescriptors();
+  const error = await acquireGateway({ port, ...options }).then(
+    (gateway) => gateway.close().then(() => "it was acquired"),
+    (reason) => reason,
+  );
+  expect(openDescriptors()).toBe(before);
+  return error;
+}
+
+function pathsOf(options: GatewayOptions): string[] {
+  return resolveResources(resolveGatewayOptions(options)).map(({ lockPath }) => lockPath);
+}
+
+function filesIn(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => !entry.isDirectory())
+    .map(({ name }) => name)
+    .sort();
+}
+
+it("puts the state lock and that of the default config into `locks` of the state directory, state first", async () => {
+  const stateDir = join(temporaryDirectory(), "state");
+  const gateway = await acquire({ stateDir });
+  const locks = join(stateDir, "locks");
+
+  expect(gateway.lockPaths).toEqual([join(locks, STATE_LOCK), join(locks, hashedLock("gateway.json"))]);
+  expect(gateway.owner).toMatchObject({
+    stateDir,
+    configPath: join(stateDir, "gateway.json"),
+    configLock: "exclusive",
+  });
+  expect([stateDir, locks].map((path) => lstatSync(path).mode & 0o777)).toEqual([0o700, 0o700]);
+  expect(gateway.lockPaths.map((path) => lstatSync(path).mode & 0o777)).toEqual([0o600, 0o600]);
+  expect(filesIn(stateDir)).toEqual([basename(gateway.lockPaths[1] ?? ""), STATE_LOCK]);
+  await gateway.close();
+  expect(filesIn(stateDir)).toEqual([]);
+});
+
+it("puts the lock of a config elsewhere beside that config, also deeper in the state directory", async () => {
+  const [stateDir, outside] = [temporaryDirectory(), temporaryDirectory()];
+  for (const directory of [outside, join(stateDir, "deeper")]) {
+    const gateway = await acquire({ stateDir, configPath: join(directory, "my.json") });
+    expect(gateway.lockPaths).toEqual([
+      join(stateDir, "locks", STATE_LOCK),
+      join(directory, "locks", hashedLock("my.json")),
+    ]);
+    await gateway.close();
+  }
+});
+
+it("puts all locks into `lockDir`, by hashes of real paths, and nothing elsewhere", async () => {
+  const base = temporaryDirectory();
+  const paths = ["state", "lockDir", "config", "workspace"].map((name) => join(base, name));
+  const [stateDir = "", lockDir = "", config = "", workspace = ""] = paths;
+  const file = join(base, "file");
+  mkdirSync(workspace);
+  writeFileSync(file, "");
+  symlinkSync(lockDir, join(base, "link"));
+  mkdirSync(lockDir);
+  const configPath = join(config, "my.json");
+  const gateway = await acquire({ stateDir, configPath, lockDir: join(base, "link"), locks: [workspace, file] });
+
+  expect(gateway.lockPaths).toEqual(
+    [
+      `gateway.state.${hash(stateDir)}.lock`,
+      hashedLock(configPath),
+      hashedLock(file),
+      `gateway.state.${hash(workspace)}.lock`,
+    ].map((name) => join(lockDir, name)),
+  );
+  expect(filesIn(lockDir)).toHaveLength(4);
+  expect([stateDir, config, workspace].flatMap(filesIn)).toEqual([]);
+  expect(readdirSync(base)).toEqual(["config", "file", "link", "lockDir", "state", "workspace"]);
+});
+
+it("locks further resources after state and config, sorted by real path, however they were given", async () => {
+  const base = temporaryDirectory();
+  const [stateDir, one, two, three] = [join(base, "z"), join(base, "1"), join(base, "2"), join(base, "3")];
+  for (const directory of [one, three]) mkdirSync(directory);
+  writeFileSync(two, "");
+  symlinkSync(one, join(base, "y"));
+  const expected = [
+    join(stateDir, "locks", STATE_LOCK),
+    join(stateDir, "locks", hashedLock("gateway.json")),
+    join(one, "locks", STATE_LOCK),
+    join(base, "locks", hashedLock("2")),
+    join(three, "locks", STATE_LOCK),
+  ];
+  for (const locks of [
+    [three, two, join(base, "y")],
+    [join(base, "y"), three, two],
+  ]) {
+    const gateway = await acquire({ stateDir, locks });
+    expect(gateway.lockPaths).toEqual(expected);
+    expect(expected.map((path) => readOwner(path).record?.ownerId)).toEqual(expected.map(() => gateway.owner.ownerId));
+    await gateway.close();
+  }
+});
+
+it("takes the same resource twice for one lock, by whatever path", async () => {
+  const base = temporaryDirectory();
+  const [stateDir, workspace] = [join(base, "state"), join(base, "workspace")];
+  for (const directory of [stateDir, workspace]) mkdirSync(directory);
+  const configPath = join(stateDir, "gateway.json");
+  writeFileSync(configPath, "{}");
+  symlinkSync(stateDir, join(base, "link"));
+  symlinkSync(configPath, join(base, "config"));
+  const once = pathsOf({ stateDir, locks: [workspace] });
+  const twice: GatewayOptions = {
+    stateDir: `${join(base, "link")}/`,
+    configPath: join(base, "config"),
+    locks: [workspace, stateDir, configPath, join(base, "link"), `${workspace}/../workspace`, join(base, "config")],
+  };
+
+  expect(once).toHaveLength(3);
+  expect(pathsOf(twice)).toEqual(once);
+  expect((await acquire(twice)).lockPaths).toEqual(once);
+  expect(pathsOf({ ...twice, lockDir: base })).toHaveLength(3);
+});
+
+it("leads every path to one config to the same lock, whether the config is there or not", () => {
+  const base = temporaryDirectory();
+  const [stateDir, real] = [join(base, "state"), join(base, "real")];
+  mkdirSync(real);
+  symlinkSync(real, join(base, "directory-link"));
+  symlinkSync("real/my.json", join(base, "config-link"));
+  symlinkSync("config-link", join(base, "second-link"));
+  const ways = ["real/my.json", "directory-link/my.json", "config-link", "second-link"].map((way) => join(base, way));
+  const locksOf = () => ways.map((configPath) => pathsOf({ stateDir, configPath })[1]);
+  const one = join(real, "locks", hashedLock("my.json"));
+
+  expect(locksOf(), "dangling").toEqual(ways.map(() => one));
+  writeFileSync(join(real, "my.json"), "{}");
+  expect(locksOf(), "there").toEqual(ways.map(() => one));
+});
+
+it("gives configs that differ in case only different locks, where the directory tells them apart", () => {
+  const base = temporaryDirectory();
+  const path = (name: string) => pathsOf({ stateDir: join(base, "state"), configPath: join(base, name) })[1];
+  const answers = [path("My.json"), path("my.json")];
+  writeFileSync(join(base, "My.json"), "{}");
+  expect([path("My.json"), path("my.json")]).toEqual(answers);
+  writeFileSync(join(base, "my.json"), "{}");
+  expect([path("My.json"), path("my.json")]).toEqual(answers);
+  expect(answers).toEqual(["My.json", "my.json"].map((name) => join(base, "locks", hashedLock(name))));
+});
+
+it("leads to the same lock after a hard link with another case was made beside the config", () => {
+  const base = temporaryDirectory();
+  const options = { stateDir: join(base, "state"), configPath: join(base, "My.json") };
+  writeFileSync(options.configPath, "{}");
+  const before = pathsOf(options);
+  for (const name of ["MY.JSON", "my.json"]) linkSync(options.configPath, join(base, name));
+
+  expect(pathsOf(options)).toEqual(before);
+});
+
+it("makes the missing directory of a config, and not the config", async () => {
+  const base = temporaryDirectory();
+  const configPath = join(base, "missing", "too", "my.json");
+  const gateway = await acquire({ stateDir: join(base, "state"), configPath });
+  expect(gateway.lockPaths[1]).toBe(join(dirname(configPath), "locks", hashedLock("my.json")));
+  expect(existsSync(configPath)).toEqual(false);
+  expect(lstatSync(dirname(configPath)).mode & 0o777).toBe(0o700);
+});
+
+itWithFlock("locks a directory itself too, before its lock file, and not that of a file", async () => {
+  const [stateDir, workspace, outside] = [temporaryDirectory(), temporaryDirectory(), temporaryDirectory()];
+  const gateway = await acquire({ stateDir, configPath: join(outside, "my.json"), locks: [workspace] });
+  const seen = () => [stateDir, workspace, outside].map(flockCommandGets);
+  expect(seen()).toEqual(["refused", "refused", "granted"]);
+  await gateway.close();
+  expect(seen()).toEqual(["granted", "granted", "granted"]);
+});
+
+it("refuses what is no such resource, in clear words, and leaves nothing", async () => {
+  const base = temporaryDirectory();
+  const [file, directory, socketless] = [join(base, "file"), join(base, "directory"), join(base, "loop")];
+  writeFileSync(file, "mine");
+  mkdirSync(directory);
+  symlinkSync(socketless, socketless);
+  const stateDir = join(base, "state");
+  const failures: [options: GatewayOptions, path: string, message: RegExp][] = [
+    [{ stateDir: file }, file, /EEXIST|not a directory/],
+    [{ stateDir: join(file, "below") }, join(file, "below"), /ENOTDIR/],
+    [{ stateDir: socketless }, socketless, /ELOOP|EEXIST/],
+    [{ stateDir, configPath: directory }, directory, /directory/],
+    [{ stateDir, configPath: socketless }, socketless, /ELOOP|too many symbolic links/],
+    [{ stateDir, locks: [join(base, "missing")] }, join(base, "missing"), /ENOENT.*create it first/],
+    [{ stateDir, locks: ["/dev/null"] }, "/dev/null", /neither a file nor a directory/],
+    [{ stateDir, lockDir: file }, file, /EEXIST|not a directory/],
+  ];
+  for (const [options, lockPath, message] of failures) {
+    const words = expect.stringMatching(new RegExp(`^failed to acquire gateway lock at \\S+: .*(${message.source})`));
+    expect(await refusal(options)).toMatchObject({ code: "LOCK_FAILED", lockPath, message: words, exitCode: 1 });
+  }
+  expect(filesIn(base)).toEqual(["file", "loop"]);
+  expect(readFileSync(file, "utf8")).toBe("mine");
+});
+
+it("refuses `locks` that is a symbolic link or a file, and leaves it and its target untouched", async () => {
+  const elsewhere = temporaryDirectory();
+  const cases: [make: (path: string) => void, message: string][] = [
+    [(path) => symlinkSync(elsewhere, path), "is a symbolic link"],
+    [(path) => symlinkSync(join(elsewhere, "nothing"), path), "is a symbolic link"],
+    [(path) => writeFileSync(path, ""), "is not a directory"],
+  ];
+  for (const [make, message] of cases) {
+    const stateDir = temporaryDirectory();
+    make(join(stateDir, "locks"));
+    expect(await refusal({ stateDir })).toMatchObject({
+      code: "LOCK_FAILED",
+      lockPath: join(stateDir, "locks", STATE_LOCK),
+      message: expect.stringContaining(message),
+    });
+    expect(readdirSync(stateDir)).toEqual(["locks"]);
+  }
+  expect(readdirSync(elsewhere)).toEqual([]);
+});
