@@ -58,7 +58,7 @@ async function describeListening(
   if (endpoint === null || livenessOf(owner) === "gone") return null;
   if (!(await isListening(endpoint.host, endpoint.port))) return null;
   const { listener } = findPortOwner(endpoint.host, endpoint.port, [owner.pid]);
-  const cause = new Error(`${heldPath} is locked by pid ${owner.pid}`);
+  const cause = describeHeld(heldPath, findHolder(heldPath, owner));
   return alreadyListening(endpoint, { cause, lockPath: resource.lockPath, owner, listener });
 }
 
@@ -67,14 +67,22 @@ function describeRunning(
   { resource, heldPath }: Refusal,
   timeout: number,
 ): GatewayLockError {
-  const { holders } = native().findLockHolders(heldPath, owner === null ? [] : [owner.pid], true);
+  const holder = findHolder(heldPath, owner);
   const recorded = owner !== null && livenessOf(owner) === "alive" ? owner.pid : null;
-  const cause = new Error(`${heldPath} is locked`);
-  return alreadyRunning(holders[0] ?? recorded, timeout, {
-    cause,
-    lockPath: resource.lockPath,
-    owner: owner ?? undefined,
-  });
+  const cause = describeHeld(heldPath, holder);
+  const details = { cause, lockPath: resource.lockPath, owner: owner ?? undefined };
+  return alreadyRunning(holder ?? recorded, timeout, details);
+}
+
+/** A process that holds the lock, by the kernel; `null` where this user may not see it, or this pid namespace does not have it. */
+function findHolder(heldPath: string, owner: OwnerRecord | null): number | null {
+  return native().findLockHolders(heldPath, owner === null ? [] : [owner.pid], true).holders[0] ?? null;
+}
+
+function describeHeld(heldPath: string, holder: number | null): Error {
+  return new Error(
+    `${heldPath} is locked by ${holder === null ? "a process that can't be seen from here" : `pid ${holder}`}`,
+  );
 }
 
 /**

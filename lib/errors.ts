@@ -1,5 +1,6 @@
 // Every way in which a gateway is refused: one class, stable codes, and the exact words.
 
+import { constants } from "node:os";
 import { getSystemErrorMap } from "node:util";
 import type { NativeFailure } from "./native.ts";
 
@@ -172,10 +173,20 @@ export interface SystemError extends Error {
 
 /** Dresses a failure from the addon as Node dresses its own; `hint` goes into the message. */
 export function systemError({ errno, syscall }: NativeFailure, subject: string, hint?: string): SystemError {
-  const [code, description] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown system error"];
+  const [code, description] = describeErrno(errno);
   const message = `${code}: ${description}, ${syscall} ${subject}${hint === undefined ? "" : `; ${hint}`}`;
   return Object.assign(new Error(message), { code, errno: -errno, syscall });
 }
+
+/** libuv's words, for the errors that libuv knows: ENOLCK, for one, it does not. */
+function describeErrno(errno: number): [code: string, description: string] {
+  const known = getSystemErrorMap().get(-errno);
+  if (known !== undefined) return known;
+  const code = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0];
+  return code === undefined ? [`E${errno}`, "unknown system error"] : [code, DESCRIPTIONS[code] ?? "system error"];
+}
+
+const DESCRIPTIONS: Readonly<Record<string, string>> = { ENOLCK: "no locks available" };
 
 /** What went wrong, in one line, for the end of a message. */
 export function reasonOf(error: unknown): string {

@@ -146,7 +146,7 @@ export function checkNames<T extends object>(
   for (const name of Object.keys(options)) {
     if ((known as readonly string[]).includes(name)) continue;
     const nearest = [...known].sort((a, b) => distance(name, a) - distance(name, b))[0];
-    throw invalidValue(name, (options as Record<string, unknown>)[name], `is unknown, the nearest is "${nearest}"`);
+    throw invalidValue(name, (options as Record<string, unknown>)[name], `is unknown; did you mean '${nearest}'?`);
   }
   return options;
 }
@@ -265,7 +265,8 @@ export function invalidType(name: string, wanted: string, value: unknown): TypeE
 }
 
 export function invalidValue(name: string, value: unknown, problem: string, cause?: unknown): TypeError {
-  const message = `The "${name}" option ${problem}. Received ${brief(value)}`;
+  const end = problem.endsWith("?") ? "" : ".";
+  const message = `The "${name}" option ${problem}${end} Received ${brief(value)}`;
   const error = new TypeError(message, cause === undefined ? undefined : { cause });
   return Object.assign(error, { code: "ERR_INVALID_ARG_VALUE" });
 }

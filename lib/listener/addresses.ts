@@ -2,6 +2,9 @@
 
 import { isIPv4, SocketAddress } from "node:net";
 
+/** An interface's name (IFNAMSIZ, netdevice(7)) or number. Node takes any text for a zone, escape sequences too. */
+const ZONE = /^[\w.:@-]{1,15}$/;
+
 /** One socket to bind. */
 export interface Target {
   readonly host: string;
@@ -64,8 +67,8 @@ export function isLoopbackV4(host: string): boolean {
  */
 export function parseAddress(host: string): string | null {
   if (isIPv4(host)) return host;
-  const [address = host, zone, ...more] = host.split("%");
-  if (more.length > 0 || zone === "" || !address.includes(":")) return null;
+  const [address = host, zone] = host.split(/%(.*)/s);
+  if ((zone !== undefined && !ZONE.test(zone)) || !address.includes(":")) return null;
   try {
     const { address: short } = new SocketAddress({ address, family: "ipv6" });
     return zone === undefined ? short : `${short}%${zone}`;

@@ -1,6 +1,6 @@
 // One lock on one file: taken, looked after, and let go.
 
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import {
   alreadyRunning,
@@ -32,6 +32,7 @@ const held = new Set<FileLock>();
 
 /** A kernel lock that this process holds. It ends with `release()`, or with the process, however that ends. */
 export class FileLock {
+  /** Absolute: it means the same after process.chdir(). */
   readonly path: string;
   /** @internal */
   remove: boolean;
@@ -121,9 +122,9 @@ function removeAll(): void {
  * `LOCK_UNSUPPORTED` if the filesystem has no such locks.
  */
 export function tryLockFile(path: string, options: TryLockOptions = {}): FileLock | null {
-  checkPath("path", path);
+  const absolute = resolve(checkPath("path", path));
   const remove = checkBoolean("remove", checkNames(options, ["remove"]).remove, false);
-  return lockFrom(path, dirname(path), native().tryLockFile(path, false), () => remove);
+  return lockFrom(absolute, dirname(absolute), native().tryLockFile(absolute, false), () => remove);
 }
 
 /**
@@ -133,17 +134,17 @@ export function tryLockFile(path: string, options: TryLockOptions = {}): FileLoc
  */
 export async function lockFile(path: string, options: LockOptions = {}): Promise<FileLock> {
   const { remove, timeout, signal } = checkNames(options, ["remove", "timeout", "signal"]);
-  checkPath("path", path);
+  const absolute = resolve(checkPath("path", path));
   const wait = { timeout: checkTimeout("timeout", timeout, Infinity), signal: checkSignal(signal) };
   const deadline = performance.now() + wait.timeout;
   for (;;) {
     wait.signal?.throwIfAborted();
-    const lock = tryLockFile(path, { remove });
+    const lock = tryLockFile(absolute, { remove });
     if (lock !== null) return lock;
     const left = deadline - performance.now();
     if (left <= 0) {
-      const { holders } = native().findLockHolders(path, [], true);
-      throw alreadyRunning(holders[0] ?? null, wait.timeout, { lockPath: path });
+      const { holders } = native().findLockHolders(absolute, [], true);
+      throw alreadyRunning(holders[0] ?? null, wait.timeout, { lockPath: absolute });
     }
     await pause(Math.min(POLL_INTERVAL, left), wait.signal);
   }

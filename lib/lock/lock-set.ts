@@ -102,8 +102,9 @@ export class LockSet {
 
   #tryAdd(resource: Resource): Refusal | null {
     let directoryLock: FileLock | null = null;
+    const home = resource.isDirectory ? resource.path : dirname(resource.path);
+    requireLocalFilesystem(home, resource.lockPath, this.#allowNetworkFilesystem);
     if (resource.isDirectory) {
-      requireLocalFilesystem(resource.path, resource.lockPath, this.#allowNetworkFilesystem);
       const locked = lockDirectoryItself(resource.path, this.#allowNetworkFilesystem);
       if (locked === "held") return { resource, heldPath: resource.path };
       directoryLock = locked;

@@ -5,7 +5,7 @@
 // before it. A reader that finds it wrong reads again; nobody ever acts on a record whose hash is wrong.
 
 import { createHash } from "node:crypto";
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { dirname } from "node:path";
 import { isFailure, native } from "../native.ts";
 import { checkPath, type Metadata } from "../options.ts";
@@ -146,25 +146,36 @@ function recordFrom(json: Record<string, unknown>): OwnerRecord | null {
 /** The record alone, without asking who holds the lock. */
 export function readRecord(lockPath: string): { record: OwnerRecord | null; torn: boolean } {
   let last: string | null = null;
-  for (let reading = 0; reading < MAX_READINGS; reading++) {
+  let same = 1;
+  for (let reading = 1; reading <= MAX_READINGS; reading++) {
     const text = readText(lockPath);
     if (text === null) return { record: null, torn: false };
     const decoded = decodeRecord(text);
     if (decoded.kind === "empty") return { record: null, torn: false };
     if (decoded.kind === "record" && decoded.record.check !== null) return { record: decoded.record, torn: false };
-    // Without a hash, a record proves itself whole by staying the same.
-    if (decoded.kind !== "torn" && text === last) {
+    same = text === last ? same + 1 : 1;
+    // Without a hash, a record proves itself whole by staying the same. One of ours has lost its hash, and has more to prove.
+    const ours = decoded.kind === "record" && decoded.record.version !== null;
+    if (decoded.kind !== "torn" && same === (ours ? MAX_READINGS : 2)) {
       return { record: decoded.kind === "record" ? decoded.record : null, torn: false };
     }
     last = text;
+    if (reading > 1) pauseBriefly();
   }
   return { record: null, torn: true };
+}
+
+/** Lets a writer that was interrupted finish. 1 ms, and only after a second reading that is no whole record. */
+function pauseBriefly(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
 }
 
 /** `null` where there is no file that this user may read. A file that is too large for a record is read as torn. */
 function readText(lockPath: string): string | null {
   let fd: number;
   try {
+    // Opening a FIFO would wake whoever waits at its other end.
+    if (!lstatSync(lockPath).isFile()) return null;
     fd = openSync(lockPath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch {
     return null;

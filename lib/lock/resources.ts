@@ -87,15 +87,16 @@ function pathToHash(path: string): string {
 
 function foldedName(path: string): string {
   const name = basename(path);
-  return ignoresCase(dirname(path), name) ? name.normalize("NFC").toLowerCase() : name;
+  return ignoresCase(dirname(path)) ? name.normalize("NFC").toLowerCase() : name;
 }
 
 /**
- * Asks for something that is there by another spelling: ext4 can fold per directory, so the filesystem's type says
- * little. The answer must not depend on what happens to lie there, so an empty directory is asked with one of our own.
+ * Asks for a directory that is there by another spelling: ext4 can fold per directory, so the filesystem's type says
+ * little, and a file may have the other spelling as a second hard link. The answer must not depend on what happens to
+ * lie there, so where there is no `locks` yet, it is asked with a directory of our own.
  */
-function ignoresCase(directory: string, name: string): boolean {
-  const known = isSameBySpelling(directory, name) ?? isSameBySpelling(directory, LOCKS);
+function ignoresCase(directory: string): boolean {
+  const known = isSameBySpelling(directory, LOCKS);
   if (known !== null) return known;
   let probe: string;
   try {
@@ -110,11 +111,11 @@ function ignoresCase(directory: string, name: string): boolean {
   }
 }
 
-/** `null` where the question can't be put: there is no such file, or its name has no letters. */
+/** `null` where there is no such directory. */
 function isSameBySpelling(directory: string, name: string): boolean | null {
   const other = name === name.toLowerCase() ? name.toUpperCase() : name.toLowerCase();
-  const here = other === name ? undefined : lstatSync(join(directory, name), { throwIfNoEntry: false });
-  if (here === undefined) return null;
+  const here = lstatSync(join(directory, name), { throwIfNoEntry: false });
+  if (here?.isDirectory() !== true) return null;
   const there = lstatSync(join(directory, other), { throwIfNoEntry: false });
   return there !== undefined && here.dev === there.dev && here.ino === there.ino;
 }
@@ -123,11 +124,10 @@ function isSameBySpelling(directory: string, name: string): boolean | null {
 function realDirectory(path: string): string {
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
-    const real = realpathSync.native(path);
-    if (!statSync(real).isDirectory()) throw new Error("it is not a directory");
-    return real;
+    return realpathSync.native(path);
   } catch (cause) {
-    throw lockFailed(resolve(path), reasonOf(cause), cause);
+    const isFile = codeOf(cause) === "EEXIST" || codeOf(cause) === "ENOTDIR";
+    throw lockFailed(resolve(path), isFile ? `it is not a directory; ${reasonOf(cause)}` : reasonOf(cause), cause);
   }
 }
 

@@ -158,13 +158,18 @@ bool HoldsFlock(const Descriptor& descriptor) {
   return false;
 }
 
-// What /proc/locks says of an inode: kYes, listed with that device; kNo, proof that nobody has a flock on it.
-Verdict ListedInProcLocks(const struct stat& file) {
+// What /proc/locks says of an inode: kYes, listed with that device; kNo, not listed in the initial pid namespace, which
+// lists all. The kernel hands the table out a page at a time, by position, so that an entry can slip through between two
+// reads while others go away: then `whole` is false, and not being listed proves nothing by itself.
+Verdict ListedInProcLocks(const struct stat& file, bool& whole) {
+  constexpr std::size_t kSurelyOnePage = 4096 - 256;  // no entry is that long, so another would have fitted
+  whole = false;
   struct stat pid_namespace;
   if (stat("/proc/self/ns/pid", &pid_namespace) == -1) return Verdict::kUnknown;
   FileHandle locks = OpenAt(AT_FDCWD, "/proc/locks");
   if (!locks) return Verdict::kUnknown;
   const std::string text = ReadAll(locks);
+  whole = text.size() < kSurelyOnePage;
   char inode[32], device_and_inode[64];
   snprintf(inode, sizeof(inode), ":%llu ", static_cast<unsigned long long>(file.st_ino));
   snprintf(device_and_inode, sizeof(device_and_inode), " %02x:%02x%s", major(file.st_dev), minor(file.st_dev), inode);
@@ -304,11 +309,16 @@ LockEvidence FindLockHolders(const std::string& path, const std::vector<ProcessI
                ? Visit::kFound
                : Visit::kNext;
   };
-  VisitProcesses(hints, holds, [&](ProcessId pid) {
+  const bool complete = VisitProcesses(hints, holds, [&](ProcessId pid) {
     evidence.holders.push_back(pid);
     return first_only;
   });
-  evidence.locked = evidence.holders.empty() ? ListedInProcLocks(file) : Verdict::kYes;
+  evidence.locked = Verdict::kYes;
+  if (!evidence.holders.empty()) return evidence;
+  bool whole;
+  evidence.locked = ListedInProcLocks(file, whole);
+  // A table that may be incomplete is enough only together with a look at every process.
+  if (evidence.locked == Verdict::kNo && !whole && !complete) evidence.locked = Verdict::kUnknown;
   return evidence;
 }
 

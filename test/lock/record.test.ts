@@ -135,9 +135,10 @@ it("is never read mixed through 10,000 changes that another process makes", asyn
 });
 
 /** Neither torn nor foreign, and yet not what was written. */
+/** A record without a hash is not believed at one reading, so it is not counted here. */
 function isAcceptedWrongly(text: string, ...written: string[]): boolean {
   const decoded = decodeRecord(text);
-  if (decoded.kind !== "record") return false;
+  if (decoded.kind !== "record" || decoded.record.check === null) return false;
   return !written.some((original) => JSON.stringify(decoded.record) === original);
 }
 
