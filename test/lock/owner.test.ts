@@ -1,8 +1,9 @@
 // Proves that readers see who holds a lock by the kernel's word alone, and tell a live owner from one that is gone.
 
+import { spawnSync } from "node:child_process";
 import { chmodSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, vi } from "vitest";
+import { expect, onTestFinished, vi } from "vitest";
 import { tryLockFile } from "../../lib/lock/file-lock.ts";
 import { encodeRecord, livenessOf, type OwnerRecord, readOwner } from "../../lib/lock/record.ts";
 import { native } from "../../lib/native.ts";
@@ -11,6 +12,7 @@ import { asOtherUser, canMountProc, canRunAsOtherUser, flockCommandGets, seesAll
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 
+const SURVIVAL = 60; // s; it is killed long before
 const PATIENCE = { timeout: 10_000, interval: 5 }; // ms; only reached when something is wrong
 const it = itWhere(isLinux, "needs procfs");
 const itWithFlock = itWhere(hasFlockCommand, "needs flock(1)");
@@ -74,9 +76,11 @@ it("names the process that holds it, whatever the record says, and nobody after 
 
 itWithFlock("names a child that inherited the descriptor, also after its parent was killed", async () => {
   const path = aFile();
-  const say = `echo "{\\"event\\":\\"child\\",\\"pid\\":$$}"; exec cat`;
+  // Not one that reads its input: Node closes that when the parent has ended.
+  const say = `echo "{\\"event\\":\\"child\\",\\"pid\\":$$}"; exec sleep ${SURVIVAL}`;
   const parent = new TestProcess("flock", [path, "sh", "-c", say]);
   const { pid } = await parent.next("child");
+  onTestFinished(() => void spawnSync("kill", ["-KILL", String(pid)]));
   expect(readOwner(path)).toMatchObject({ locked: true, holders: [parent.pid, pid].sort((a, b) => a - b) });
   parent.child.kill("SIGKILL");
   await vi.waitFor(() => expect(readOwner(path)).toMatchObject({ locked: true, holders: [pid] }), PATIENCE);
