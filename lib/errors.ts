@@ -2,6 +2,7 @@
 
 import { constants } from "node:os";
 import { getSystemErrorMap } from "node:util";
+import type { OwnerRecord } from "./lock/record.ts";
 import type { NativeFailure } from "./native.ts";
 
 /** Exit codes of a gateway and of the `gateway-lock` command. 75 is `EX_TEMPFAIL` and 78 `EX_CONFIG` of sysexits(3). */
@@ -48,7 +49,7 @@ export interface GatewayLockErrorDetails {
   readonly port?: number | undefined;
   readonly url?: string | undefined;
   readonly lockPath?: string | undefined;
-  readonly owner?: import("./lock/record.ts").OwnerRecord | undefined;
+  readonly owner?: OwnerRecord | undefined;
   readonly listener?: PortListener | undefined;
 }
 
@@ -79,7 +80,7 @@ export class GatewayLockError extends Error {
   declare readonly url?: string;
   declare readonly lockPath?: string;
   /** The record of the gateway that has the lock. */
-  declare readonly owner?: import("./lock/record.ts").OwnerRecord;
+  declare readonly owner?: OwnerRecord;
   declare readonly listener?: PortListener;
 
   constructor(code: GatewayLockErrorCode, message: string, { cause, ...details }: GatewayLockErrorDetails = {}) {

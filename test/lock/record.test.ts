@@ -7,31 +7,10 @@ import { expect, it, onTestFinished } from "vitest";
 import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
 import { decodeRecord, encodeRecord, type OwnerFields, readOwner, readRecord } from "../../lib/lock/record.ts";
 import { startFixture } from "../support/processes.ts";
+import { FIELDS, GONE_PID } from "../support/records.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
 const BLOCK = 4096;
-const GONE_PID = 2 ** 31 - 1; // above every pid_max
-
-const FIELDS: OwnerFields = {
-  pid: GONE_PID,
-  startTime: 4711,
-  ownerId: "7f4b9a0e-53a9-4a6e-9d2b-6d3c0c1f2a11",
-  createdAt: "2026-01-02T03:04:05.678Z",
-  configPath: "/srv/gäteway/gateway.json",
-  stateDir: "/srv/gäteway",
-  port: 18789,
-  host: "127.0.0.1",
-  url: "ws://127.0.0.1:18789",
-  phase: "ready",
-  hostname: "host",
-  bootId: null,
-  pidNamespace: null,
-  supervisor: null,
-  runtime: "node 24.0.0",
-  version: "0.1.0",
-  configLock: "exclusive",
-  metadata: { note: 'quotes " and \\ and ,"check":"0123456789abcdef"}' },
-};
 const OTHER_FIELDS: OwnerFields = {
   ...FIELDS,
   pid: GONE_PID - 1,

@@ -1,56 +1,18 @@
 // Proves what permissions and ownership make of the place of a lock.
 
-import { createHash } from "node:crypto";
 import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect, onTestFinished } from "vitest";
-import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
 import { readOwner } from "../../lib/lock/record.ts";
-import type { GatewayOptions } from "../../lib/options.ts";
 import { isLinux, isRoot, itWhere } from "../support/capabilities.ts";
 import { asOtherUser, canRunAsOtherUser, OTHER_UID } from "../support/locks.ts";
 import { startGateway } from "../support/processes.ts";
-import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
+import { acquire, filesIn, hashedLock, refusal, STATE_LOCK } from "../support/resources.ts";
+import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
 const it = itWhere(isLinux, "needs Linux");
 const itAsRoot = itWhere(isRoot, "needs root");
 const itAsOrdinaryUser = itWhere(!isRoot || canRunAsOtherUser, "needs a user whom permissions bind");
-
-const STATE_LOCK = "gateway.state.lock";
-
-/** As the contract has it: the first 8 hex digits of sha256. */
-function hash(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, 8);
-}
-
-function hashedLock(text: string): string {
-  return `gateway.${hash(text)}.lock`;
-}
-
-async function acquire(options: GatewayOptions): Promise<Gateway> {
-  const gateway = await acquireGateway({ port: await freePort(), ...options });
-  onTestFinished(() => gateway.close());
-  return gateway;
-}
-
-/** The refusal of the options, which leaves no descriptor. */
-async function refusal(options: GatewayOptions): Promise<unknown> {
-  const port = await freePort();
-  const before = openDescriptors();
-  const error = await acquireGateway({ port, ...options }).then(
-    (gateway) => gateway.close().then(() => "it was acquired"),
-    (reason) => reason,
-  );
-  expect(openDescriptors()).toBe(before);
-  return error;
-}
-
-function filesIn(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((entry) => !entry.isDirectory())
-    .map(({ name }) => name)
-    .sort();
-}
 
 it("keeps the mode of a lock directory that is there, and refuses one that others may write", async () => {
   const stateDir = temporaryDirectory();

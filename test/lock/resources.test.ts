@@ -1,6 +1,5 @@
 // Proves that where a lock lies follows from the resource alone, so that all who could harm it meet at one file.
 
-import { createHash } from "node:crypto";
 import {
   existsSync,
   linkSync,
@@ -12,56 +11,20 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { expect, onTestFinished } from "vitest";
-import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
+import { expect } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
 import { resolveResources } from "../../lib/lock/resources.ts";
 import { type GatewayOptions, resolveGatewayOptions } from "../../lib/options.ts";
 import { hasFlockCommand, isLinux, itWhere } from "../support/capabilities.ts";
 import { flockCommandGets } from "../support/locks.ts";
-import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
+import { acquire, filesIn, hash, hashedLock, refusal, STATE_LOCK } from "../support/resources.ts";
+import { temporaryDirectory } from "../support/temporary.ts";
 
 const it = itWhere(isLinux, "needs Linux");
 const itWithFlock = itWhere(hasFlockCommand, "needs flock(1)");
 
-const STATE_LOCK = "gateway.state.lock";
-
-/** As the contract has it: the first 8 hex digits of sha256. */
-function hash(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, 8);
-}
-
-function hashedLock(text: string): string {
-  return `gateway.${hash(text)}.lock`;
-}
-
-async function acquire(options: GatewayOptions): Promise<Gateway> {
-  const gateway = await acquireGateway({ port: await freePort(), ...options });
-  onTestFinished(() => gateway.close());
-  return gateway;
-}
-
-/** The refusal of the options, which leaves no descriptor. */
-async function refusal(options: GatewayOptions): Promise<unknown> {
-  const port = await freePort();
-  const before = openDescriptors();
-  const error = await acquireGateway({ port, ...options }).then(
-    (gateway) => gateway.close().then(() => "it was acquired"),
-    (reason) => reason,
-  );
-  expect(openDescriptors()).toBe(before);
-  return error;
-}
-
 function pathsOf(options: GatewayOptions): string[] {
   return resolveResources(resolveGatewayOptions(options)).map(({ lockPath }) => lockPath);
-}
-
-function filesIn(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((entry) => !entry.isDirectory())
-    .map(({ name }) => name)
-    .sort();
 }
 
 it("puts the state lock and that of the default config into `locks` of the state directory, state first", async () => {
