@@ -138,6 +138,7 @@ export class Gateway {
   readonly #watch: NodeJS.Timeout;
   #fields: OwnerFields;
   #owner: OwnerRecord;
+  #isClosing = false;
   #closing: Promise<void> | null = null;
 
   /** @internal */
@@ -181,14 +182,14 @@ export class Gateway {
    */
   async listen(server: Server, port: number = this.port): Promise<void> {
     const where = { host: this.host, port };
-    if (this.#closing !== null) throw handOffFailed("the gateway is closed", where);
+    if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
     if (port !== this.port) throw handOffFailed(`port ${port} is not part of this claim`, where);
     await this.#listener.serve(server, () => this.#onServerStop());
   }
 
   /** Says in the record that the gateway serves: phase `ready`. Of no effect once it is closing. */
   ready(): void {
-    if (this.#closing === null) this.#publish({ phase: "ready" });
+    if (!this.#isClosing) this.#publish({ phase: "ready" });
   }
 
   /**
@@ -250,15 +251,19 @@ export class Gateway {
   }
 
   async #shutDown(): Promise<void> {
+    this.#isClosing = true;
     clearInterval(this.#watch);
     this.#tryPublish({ phase: "stopping" });
-    await this.#listener.drain();
-    this.#listener.close();
-    this.#locks.release();
+    try {
+      await this.#listener.drain();
+    } finally {
+      this.#listener.close();
+      this.#locks.release();
+    }
   }
 
   #onServerStop(): void {
-    if (this.#closing === null) this.#tryPublish({ phase: "listening" });
+    if (!this.#isClosing) this.#tryPublish({ phase: "listening" });
   }
 
   #publish(change: Partial<OwnerFields>): void {
@@ -277,7 +282,7 @@ export class Gateway {
   }
 
   #refuseWhenClosing(): void {
-    if (this.#closing !== null) throw lockLost(this.#lockPaths[0] ?? "", "the gateway is closed");
+    if (this.#isClosing) throw lockLost(this.#lockPaths[0] ?? "", "the gateway is closed");
   }
 
   #look(): void {

@@ -5,6 +5,9 @@ import { isIPv4, SocketAddress } from "node:net";
 /** An interface's name (IFNAMSIZ, netdevice(7)) or number. Node takes any text for a zone, escape sequences too. */
 const ZONE = /^[\w.:@-]{1,15}$/;
 
+/** An IPv4 address in IPv6's clothes is the same port to the kernel (RFC 4291, 2.5.5.2). */
+const MAPPED = "::ffff:";
+
 /** One socket to bind. */
 export interface Target {
   readonly host: string;
@@ -71,6 +74,7 @@ export function parseAddress(host: string): string | null {
   if ((zone !== undefined && !ZONE.test(zone)) || !address.includes(":")) return null;
   try {
     const { address: short } = new SocketAddress({ address, family: "ipv6" });
+    if (short.startsWith(MAPPED) && isIPv4(short.slice(MAPPED.length))) return short.slice(MAPPED.length);
     return zone === undefined ? short : `${short}%${zone}`;
   } catch {
     return null;
@@ -87,9 +91,9 @@ export function overlaps(host: string, other: { address: string; family: "IPv4" 
   const mine = canonical(host);
   const [theirs = other.address] = canonical(other.address).split("%");
   if (isIPv4(mine)) {
-    if (other.family === "IPv4") return mine === ANY_V4 || theirs === ANY_V4 || theirs === mine;
-    return (theirs === ANY_V6 && !other.v6only) || theirs === `::ffff:${mine}`;
+    if (isIPv4(theirs)) return mine === ANY_V4 || theirs === ANY_V4 || theirs === mine;
+    return theirs === ANY_V6 && !other.v6only;
   }
   if (mine === ANY_V6) return true;
-  return other.family === "IPv6" && (theirs === ANY_V6 || theirs === mine.split("%")[0]);
+  return theirs === ANY_V6 || theirs === mine.split("%")[0];
 }

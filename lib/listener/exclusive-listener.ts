@@ -5,7 +5,7 @@ import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, sys
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
 import { type Target, targetsFor } from "./addresses.ts";
-import { Serving } from "./hand-off.ts";
+import { ConnectionBook, Serving } from "./hand-off.ts";
 import { findPortOwner } from "./port-owner.ts";
 
 /** One address of a claim. `guard` serves nobody and keeps rivals off. */
@@ -42,9 +42,9 @@ export class ExclusiveListener {
   readonly #listeners: readonly BoundSocket[];
   readonly #guards: readonly BoundSocket[];
   readonly #backlog: number;
-  readonly #servings = new Set<Serving>();
+  /** The servers that had this port and may still have connections. */
+  readonly #books = new Map<Server, ConnectionBook>();
   #current: Serving | null = null;
-  #handingOff: Promise<void> | null = null;
   #closed = false;
 
   /** @internal */
@@ -89,42 +89,48 @@ export class ExclusiveListener {
   async serve(server: Server, onStop: () => void): Promise<void> {
     if (!(server instanceof Server)) throw invalidType("server", "a server of node:http, https, http2 or net", server);
     if (this.#closed) throw handOffFailed("the gateway is closed", this.#where());
-    if (this.#handingOff !== null || this.#current?.stopped === false) {
+    if (this.#current?.stopped === false) {
       throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
     }
-    const start = Serving.start(server, this.#listeners, this.#backlog, onStop);
-    this.#handingOff = start.then(
-      () => {},
-      () => {},
-    );
+    if (server.listening) throw handOffFailed("the server already listens; hand it over before it does", this.#where());
+    if (!this.#books.has(server)) {
+      this.#books.set(server, new ConnectionBook(server, () => this.#books.delete(server)));
+    }
+    const serving = new Serving(server, onStop);
+    this.#current = serving;
     try {
-      const serving = await start;
-      this.#current = serving;
-      this.#servings.add(serving);
-      void serving.closed.then(() => this.#servings.delete(serving));
+      await serving.start(this.#listeners, this.#backlog);
     } finally {
-      this.#handingOff = null;
+      this.#forgetClosed();
     }
   }
 
   /**
-   * Closes every server that still has this port, refuses clients from now on, and resolves when the last connection
-   * has ended. The port stays bound until `close()`.
+   * Closes the server that has this port, refuses clients from now on, and resolves when the last connection of every
+   * server that had it has ended. The port stays bound until `close()`.
    *
+   * @throws what the server's own close() throws
    * @internal
    */
   async drain(): Promise<void> {
-    await this.#handingOff;
-    for (const { server, stopped } of this.#servings) {
-      if (!stopped) server.close();
+    const serving = this.#current;
+    try {
+      if (serving?.server.listening) serving.server.close();
+    } catch (error) {
+      if (serving !== null) this.#books.get(serving.server)?.forget(); // it may never say that it has closed
+      throw error;
+    } finally {
+      // A close() that takes its time would be left polling a socket that does not listen any more.
+      serving?.stop();
+      if (!this.#closed) for (const { fd } of this.#listeners) native().silence(fd);
+      await Promise.all([...this.#books.values()].map((book) => book.closed()));
+      this.#forgetClosed();
     }
-    if (!this.#closed) for (const { fd } of this.#listeners) native().silence(fd);
-    await Promise.all([...this.#servings].map(({ closed }) => closed));
   }
 
   /** @internal Ends all connections of all servers that had this port. */
   destroyConnections(): void {
-    for (const serving of this.#servings) serving.destroyConnections();
+    for (const book of this.#books.values()) book.destroyConnections();
   }
 
   /** Gives the port back. A server that still serves it goes on until it is closed itself. Idempotent. */
@@ -132,6 +138,11 @@ export class ExclusiveListener {
     if (this.#closed) return;
     this.#closed = true;
     for (const { fd } of [...this.#guards, ...this.#listeners].reverse()) native().closeSocket(fd);
+  }
+
+  /** For servers that never served here, and for those whose 'close' listeners somebody has removed. */
+  #forgetClosed(): void {
+    for (const book of this.#books.values()) if (book.isClosed) book.forget();
   }
 
   get #first(): BoundSocket {
@@ -220,6 +231,7 @@ function portTaken({ host, port, failure }: Conflict, { scheme }: Endpoints): Ga
 const BIND_HINTS: Readonly<Record<string, string>> = {
   EACCES: "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE",
   EADDRNOTAVAIL: "; this host does not have that address",
+  EINVAL: "; a link-local address needs its zone, as in fe80::1%eth0",
   EAFNOSUPPORT: "; this host does not have that address family",
 };
 

@@ -5,13 +5,16 @@
 // books: Node counts a connection down in `socket._server`, so a socket whose `_server` is the server counts for
 // getConnections(), maxConnections and the 'close' event like its own (lib/net.js, onconnection and Socket#_destroy, the
 // same from Node 20 to 26). Only emitting 'connection' would serve it, but nobody would wait for it.
+//
+// Node tells nobody when close() is called, only when the last connection has ended: too late for the feeders, and for a
+// successor. But close() closes the server's handle at once, whoever calls it and however, and the handle is ours.
 
 import net, { type BlockList, createServer, type Server, type Socket } from "node:net";
 import { handOffFailed, reasonOf, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, native } from "../native.ts";
 import { canonical } from "./addresses.ts";
 
-/** What of a server's and a socket's inside a feeder has to know (lib/net.js). */
+/** What of a server's inside a feeder has to know (lib/net.js). */
 interface ServerBooks extends Omit<Server, "maxConnections"> {
   _connections: number;
   allowHalfOpen?: boolean;
@@ -25,151 +28,106 @@ interface ServerBooks extends Omit<Server, "maxConnections"> {
 }
 type AcceptedSocket = Socket & { server: Server; _server: Server };
 
-/** One server on one claim, from the hand-off until it has closed and its last connection has ended. */
+function booksOf(server: Server): ServerBooks {
+  return server as Server & ServerBooks;
+}
+
+/** What Node's TCP handles and this file know of each other (src/tcp_wrap.cc). */
+interface TcpHandle {
+  /** Closes the descriptor; again is nothing. */
+  close(callback?: () => void): void;
+}
+
+/** One server on one claim, from the hand-off until somebody calls its close(). */
 export class Serving {
-  /** Settles when the server has closed and its last connection has ended. Never rejects. */
-  readonly closed: Promise<void>;
   readonly server: Server;
-  readonly #connections = new Set<Socket>();
+  readonly #onStop: () => void;
   readonly #feeders: Server[] = [];
+  #handle: TcpHandle | null = null;
   #stopped = false;
 
-  private constructor(server: Server, onStop: () => void) {
+  /** `onStop` is called once, when the server is closed after it has begun to serve. */
+  constructor(server: Server, onStop: () => void) {
     this.server = server;
-    server.on("connection", this.#track);
-    this.#noticeClose(onStop);
-    this.closed = new Promise((resolve) => {
-      server.once("close", () => {
-        server.off("connection", this.#track);
-        resolve();
-      });
-    });
+    this.#onStop = onStop;
   }
 
-  /**
-   * Resolves when the server serves all `sockets`. `onStop` is called once, when somebody calls the server's close().
-   *
-   * @throws GatewayLockError `HANDOFF_FAILED`; the sockets are as before, and the server listens nowhere
-   */
-  static async start(
-    server: Server,
-    sockets: readonly BoundSocket[],
-    backlog: number,
-    onStop: () => void,
-  ): Promise<Serving> {
-    if (server.listening) throw handOffFailed("the server already listens; hand it over before it does");
-    const [own, ...further] = sockets;
-    if (own === undefined) throw handOffFailed("the listener is closed");
-    await listen(server, own, backlog);
-    const serving = new Serving(server, onStop);
-    try {
-      for (const socket of further) serving.#feeders.push(await feed(server, socket, backlog));
-      if (serving.stopped) throw handOffFailed("the server was closed meanwhile");
-    } catch (error) {
-      serving.#stopFeeding();
-      if (!serving.stopped) server.close();
-      throw error;
-    }
-    return serving;
-  }
-
-  /** Somebody has called the server's close(): it accepts nobody any more, though old connections may go on. */
+  /** The server accepts nobody any more, though old connections may go on. */
   get stopped(): boolean {
     return this.#stopped;
   }
 
-  /** Ends every connection at once, upgraded ones too, which http.Server's closeAllConnections() does not know. */
-  destroyConnections(): void {
-    for (const socket of this.#connections) socket.destroy();
-  }
-
-  readonly #track = (socket: Socket): void => {
-    this.#connections.add(socket);
-    socket.once("close", () => this.#connections.delete(socket));
-  };
-
-  /** Node tells nobody when close() is called, only when the last connection has ended: too late for the feeders. */
-  #noticeClose(onStop: () => void): void {
+  /**
+   * Resolves when the server serves all `sockets`.
+   *
+   * @throws GatewayLockError `HANDOFF_FAILED`; the sockets are as before, and the server listens nowhere
+   */
+  async start(sockets: readonly BoundSocket[], backlog: number): Promise<void> {
     const { server } = this;
-    const { close } = server;
-    const hadOwn = Object.hasOwn(server, "close");
-    const stop = () => {
+    const [own, ...further] = sockets;
+    if (own === undefined) throw handOffFailed("the listener is closed");
+    let serves = false;
+    const onHandleClose = () => {
       if (this.#stopped) return;
       this.#stopped = true;
-      this.#stopFeeding();
-      // A framework may have put its own in front of ours meanwhile, and keeps it.
-      if (server.close === closeAndStop) {
-        if (hadOwn) server.close = close;
-        else Reflect.deleteProperty(server, "close");
+      for (const feeder of this.#feeders.splice(0)) feeder.close();
+      if (serves) this.#onStop();
+    };
+    try {
+      this.#handle = await listen(server, own, backlog, onHandleClose);
+      for (const socket of further) {
+        if (this.#stopped) break;
+        this.#feeders.push(await feed(server, socket, backlog));
       }
-      onStop();
-    };
-    const closeAndStop: Server["close"] = (...args) => {
-      stop();
-      return Reflect.apply(close, server, args);
-    };
-    server.close = closeAndStop;
-    server.once("close", stop);
+      if (this.#stopped) throw handOffFailed(CLOSED_MEANWHILE);
+      serves = true;
+    } catch (error) {
+      for (const feeder of this.#feeders.splice(0)) feeder.close();
+      if (server.listening && !this.#stopped) server.close();
+      this.#stopped = true;
+      throw error;
+    }
   }
 
-  #stopFeeding(): void {
-    for (const feeder of this.#feeders.splice(0)) feeder.close();
+  /** Stops listening at once, even if the server's own close() takes its time. Without effect when it has stopped. */
+  stop(): void {
+    this.#handle?.close();
   }
 }
 
-/** What both kinds of handle have in common that we use (src/tcp_wrap.cc). */
-interface TcpHandle {
-  /** Takes the descriptor over, and answers 0, or a negative errno without having taken it. */
-  open(fd: number): number;
-  /** Closes the descriptor; again is nothing. */
-  close(): void;
-}
-type TcpConstructor = new (type: number) => TcpHandle;
-
-const TCP_SERVER = 1; // TCPConstants.SERVER of src/tcp_wrap.h
-let tcp: TcpConstructor | undefined;
+const CLOSED_MEANWHILE = "the server was closed meanwhile";
 
 /**
- * A handle on a duplicate of `socket`, for a server to own.
+ * A handle to a duplicate of `socket`, for a server to own.
  *
  * Not `listen({ fd })`: in a cluster worker that sends the bare number to the primary, where it means another file, and
- * `exclusive` is not looked at (Server#listen of lib/net.js, Node 20 to 26); and Windows has no such descriptors. A handle
- * stays in this process. Node gives its class to nobody, but makes one for whoever asks for a server handle.
+ * `exclusive` is not looked at (Server#listen of lib/net.js, Node 20 to 26). A handle stays in this process.
  */
 function handleTo(socket: BoundSocket): TcpHandle {
+  const subject = `${socket.address}:${socket.port}`;
   const duplicate = native().duplicate(socket.fd);
   if (isFailure(duplicate)) {
-    const cause = systemError(duplicate, `${socket.address}:${socket.port}`);
+    const cause = systemError(duplicate, subject);
     throw handOffFailed(cause.message, { cause });
   }
-  let error: number;
-  let handle: TcpHandle;
+  const { _createServerHandle: create } = net as unknown as {
+    _createServerHandle(address: null, port: null, family: null, fd: number): TcpHandle | number;
+  };
   try {
-    tcp ??= tcpConstructor();
-    handle = new tcp(TCP_SERVER);
-    error = handle.open(duplicate);
+    const handle = create(null, null, null, duplicate);
+    if (typeof handle !== "number") return handle;
+    throw systemError({ errno: -handle, syscall: "open" }, subject);
   } catch (cause) {
     native().closeDuplicate(duplicate);
     throw handOffFailed(`this runtime takes no bound socket: ${reasonOf(cause)}`, { cause });
   }
-  if (error === 0) return handle;
-  native().closeDuplicate(duplicate);
-  handle.close();
-  const cause = systemError({ errno: -error, syscall: "open" }, `${socket.address}:${socket.port}`);
-  throw handOffFailed(cause.message, { cause });
 }
 
-function tcpConstructor(): TcpConstructor {
-  const { _createServerHandle: create } = net as unknown as {
-    _createServerHandle(address: string, port: number, family: number): TcpHandle;
-  };
-  const probe = create("127.0.0.1", 0, 4);
-  probe.close();
-  return probe.constructor as TcpConstructor;
-}
-
-/** Lets the server listen on a duplicate of `socket`, and makes sure that this is where it listens. */
-async function listen(server: Server, socket: BoundSocket, backlog: number): Promise<void> {
+/**
+ * Lets the server listen on a duplicate of `socket`, and makes sure that this is where it listens. `onClose` is called
+ * once, when the server stops listening there, also if that is before this resolves.
+ */
+async function listen(server: Server, socket: BoundSocket, backlog: number, onClose: () => void): Promise<TcpHandle> {
   const handle = handleTo(socket);
   try {
     await new Promise<void>((resolve, reject) => {
@@ -177,6 +135,13 @@ async function listen(server: Server, socket: BoundSocket, backlog: number): Pro
         server.off("error", settle);
         server.off("listening", settle);
         error === undefined ? resolve() : reject(error);
+      };
+      const close = handle.close.bind(handle);
+      handle.close = (callback) => {
+        handle.close = close;
+        close(callback);
+        onClose();
+        settle(new Error(CLOSED_MEANWHILE));
       };
       server.once("error", settle);
       server.once("listening", settle);
@@ -192,17 +157,22 @@ async function listen(server: Server, socket: BoundSocket, backlog: number): Pro
   }
   const bound = server.address();
   const there = typeof bound === "object" && bound !== null ? bound : null;
-  // A runtime that takes no descriptors may listen on a port of its own choice, and say nothing (Bun 1.4).
-  if (there?.port === socket.port && canonical(there.address) === canonical(socket.address).split("%")[0]) return;
+  // A runtime that takes no handles may listen on a port of its own choice, and say nothing (Bun 1.4).
+  if (there?.port === socket.port && withoutZone(there.address) === withoutZone(socket.address)) return handle;
+  if (bound === null) throw handOffFailed(CLOSED_MEANWHILE);
   await new Promise((resolve) => server.close(resolve));
   handle.close();
-  const where = there === null ? `${bound ?? "nowhere"}` : `${there.address} port ${there.port}`;
+  const where = there === null ? `${bound}` : `${there.address} port ${there.port}`;
   throw handOffFailed(`this runtime listens on ${where} instead of ${socket.address} port ${socket.port}`);
+}
+
+function withoutZone(address: string): string | undefined {
+  return canonical(address).split("%")[0];
 }
 
 /** Accepts on `socket` for `server`. The feeder itself never keeps the process alive: the server does, or does not. */
 async function feed(server: Server, socket: BoundSocket, backlog: number): Promise<Server> {
-  const books = server as Server & ServerBooks;
+  const books = booksOf(server);
   const feeder = createServer({
     allowHalfOpen: books.allowHalfOpen ?? false,
     pauseOnConnect: books.pauseOnConnect ?? false,
@@ -214,24 +184,82 @@ async function feed(server: Server, socket: BoundSocket, backlog: number): Promi
   });
   feeder.on("connection", (connection) => adopt(server, feeder, connection as AcceptedSocket));
   feeder.on("error", (error) => server.emit("error", error));
-  await listen(feeder, socket, backlog);
+  await listen(feeder, socket, backlog, () => {});
   feeder.unref();
   return feeder;
 }
 
 /** Does for a fed connection what onconnection of lib/net.js does for the server's own. */
 function adopt(server: Server, feeder: Server, connection: AcceptedSocket): void {
-  const books = server as Server & ServerBooks;
-  const { maxConnections } = books;
-  if (typeof maxConnections === "number" && books._connections >= maxConnections) {
+  const books = booksOf(server);
+  if (isFull(books)) {
     const { localAddress, localPort, localFamily, remoteAddress, remotePort, remoteFamily } = connection;
     connection.destroy();
     server.emit("drop", { localAddress, localPort, localFamily, remoteAddress, remotePort, remoteFamily });
     return;
   }
-  (feeder as Server & ServerBooks)._connections--;
+  booksOf(feeder)._connections--;
   books._connections++;
   connection.server = server;
   connection._server = server;
   server.emit("connection", connection);
+}
+
+/** 0 is no limit until Node 20 and lets nobody in after that, as the server's own socket has it (lib/net.js, onconnection). */
+const ZERO_IS_NO_LIMIT: boolean = Number.parseInt(process.versions.node, 10) <= 20;
+
+function isFull({ maxConnections, _connections }: ServerBooks): boolean {
+  if (maxConnections === undefined || maxConnections === null) return false;
+  if (!maxConnections && ZERO_IS_NO_LIMIT) return false;
+  return _connections >= maxConnections;
+}
+
+/**
+ * Every open connection of a server, upgraded ones too, which http.Server's closeAllConnections() does not know. One book
+ * for each server, however often it is handed over.
+ */
+export class ConnectionBook {
+  readonly #server: Server;
+  readonly #onClosed: () => void;
+  readonly #connections = new Set<Socket>();
+
+  /** `onClosed` is called once, when the server has closed; the book is forgotten then. */
+  constructor(server: Server, onClosed: () => void) {
+    this.#server = server;
+    this.#onClosed = onClosed;
+    server.on("connection", this.#enter);
+    server.on("close", this.#leave);
+  }
+
+  destroyConnections(): void {
+    for (const socket of this.#connections) socket.destroy();
+  }
+
+  /** Whether the server neither listens nor has connections. */
+  get isClosed(): boolean {
+    return !this.#server.listening && booksOf(this.#server)._connections === 0;
+  }
+
+  /** Resolves when the server does not listen and its last connection has ended. */
+  async closed(): Promise<void> {
+    if (!this.isClosed) await new Promise<void>((resolve) => this.#server.once("close", resolve));
+  }
+
+  /** Leaves the server as it was. */
+  forget(): void {
+    this.#server.off("connection", this.#enter);
+    this.#server.off("close", this.#leave);
+    this.#onClosed();
+  }
+
+  readonly #leave = (): void => {
+    // It may have been handed over again between its end and this event.
+    if (this.isClosed) this.forget();
+  };
+
+  readonly #enter = (socket: Socket): void => {
+    if (this.#connections.has(socket)) return;
+    this.#connections.add(socket);
+    socket.once("close", () => this.#connections.delete(socket));
+  };
 }

@@ -255,8 +255,9 @@ it("knows which sockets stand in the way of a host", () => {
       .map(({ address, v6only }) => (v6only ? `${address} v6only` : address));
 
   expect(inTheWay("127.0.0.1")).toEqual(["127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1"]);
+  expect(inTheWay("::ffff:127.0.0.1")).toEqual(inTheWay("127.0.0.1"));
   expect(inTheWay("::1")).toEqual(["::1", "::", ":: v6only"]);
   expect(inTheWay("0:0:0:0:0:0:0:1")).toEqual(["::1", "::", ":: v6only"]);
   expect(inTheWay("fe80::1%eth0")).toEqual(["::", ":: v6only", "fe80::1%eth0"]);
-  expect(inTheWay("0.0.0.0")).toEqual(["127.0.0.1", "0.0.0.0", "127.0.0.2", "::"]);
+  expect(inTheWay("0.0.0.0")).toEqual(["127.0.0.1", "0.0.0.0", "127.0.0.2", "::", "::ffff:127.0.0.1"]);
 });
