@@ -1,6 +1,7 @@
 // What a contender does about locks that someone else has: refuse, wait, or try again for a moment.
 
-import { alreadyListening, alreadyRunning, type GatewayLockError } from "./errors.ts";
+import { constants } from "node:os";
+import { alreadyListening, alreadyRunning, type GatewayLockError, systemError } from "./errors.ts";
 import { parseAddress } from "./listener/addresses.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { POLL_INTERVAL, pause } from "./lock/file-lock.ts";
@@ -79,10 +80,10 @@ function findHolder(heldPath: string, owner: OwnerRecord | null): number | null 
   return native().findLockHolders(heldPath, owner === null ? [] : [owner.pid], true).holders[0] ?? null;
 }
 
+/** What the kernel said: the errno of a refused flock(2). */
 function describeHeld(heldPath: string, holder: number | null): Error {
-  return new Error(
-    `${heldPath} is locked by ${holder === null ? "a process that can't be seen from here" : `pid ${holder}`}`,
-  );
+  const who = holder === null ? "a process that can't be seen from here has it" : `pid ${holder} has it`;
+  return systemError({ errno: constants.errno.EAGAIN, syscall: "flock" }, heldPath, who);
 }
 
 /**

@@ -142,8 +142,19 @@ export function handOffFailed(reason: string, details: GatewayLockErrorDetails =
   return new GatewayLockError("HANDOFF_FAILED", `failed to hand the gateway socket to the server: ${reason}`, details);
 }
 
+/** What to do about the failures that are not the lock's own. */
+const NEXT_STEPS: Readonly<Record<string, string>> = {
+  EACCES: "; give this user access, or choose another directory (for a gateway by lockDir)",
+  EPERM: "; give this user access, or choose another directory (for a gateway by lockDir)",
+  EROFS: "; choose a writable directory (for a gateway by lockDir)",
+  ENOSPC: "; free some space there",
+  EDQUOT: "; free some space there",
+  EMFILE: "; raise the limit of open files (ulimit -n)",
+};
+
 export function lockFailed(lockPath: string, reason: string, cause?: unknown): GatewayLockError {
-  return new GatewayLockError("LOCK_FAILED", `failed to acquire gateway lock at ${lockPath}: ${reason}`, {
+  const nextStep = NEXT_STEPS[codeOf(cause) ?? ""] ?? "";
+  return new GatewayLockError("LOCK_FAILED", `failed to acquire gateway lock at ${lockPath}: ${reason}${nextStep}`, {
     lockPath,
     cause,
   });

@@ -54,6 +54,7 @@ export interface CloseOptions {
  */
 export async function acquireGateway(options: GatewayOptions): Promise<Gateway> {
   const resolved = resolveGatewayOptions(options);
+  native(); // before anything is made
   const won = await contend(resolved);
   let listener: ExclusiveListener | null = null;
   try {

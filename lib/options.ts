@@ -180,24 +180,34 @@ export function checkSignal(value: unknown): AbortSignal | null {
 
 /** A copy of the user's fields that is certainly JSON, and small enough for the record. */
 export function checkMetadata(value: unknown): Metadata {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw invalidType("metadata", "an object of JSON values", value);
-  }
-  let text: string | undefined;
+  if (!isPlainObject(value)) throw invalidType("metadata", "an object of JSON values", value);
+  let text: string;
   try {
     text = JSON.stringify(value);
   } catch (cause) {
     throw invalidValue("metadata", value, "must be JSON", cause);
   }
-  const copy: unknown = text === undefined ? undefined : JSON.parse(text);
-  if (typeof copy !== "object" || copy === null || Array.isArray(copy)) {
-    throw invalidValue("metadata", value, "must be a JSON object");
-  }
-  const bytes = Buffer.byteLength(text ?? "");
+  if (!isJson(value)) throw invalidValue("metadata", value, "must be JSON, which has no such values");
+  const bytes = Buffer.byteLength(text);
   if (bytes > MAX_METADATA_BYTES) {
     throw invalidValue("metadata", value, `must be at most ${MAX_METADATA_BYTES} bytes of JSON, not ${bytes}`);
   }
-  return copy as Metadata;
+  return JSON.parse(text) as Metadata;
+}
+
+function isPlainObject(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null; // of whatever realm
+}
+
+/** Whether JSON.stringify writes what is there, and not null or a guess in its place. It must have ended well before. */
+function isJson(value: unknown): boolean {
+  if (value === null || typeof value === "string" || typeof value === "boolean") return true;
+  if (typeof value === "number") return Number.isFinite(value);
+  if (Array.isArray(value)) return value.every(isJson);
+  // A field that is undefined is one that is left out.
+  return isPlainObject(value) && Object.values(value).every((field) => field === undefined || isJson(field));
 }
 
 function checkHandover(value: unknown): void {

@@ -87,8 +87,9 @@ export class ExclusiveListener {
    * @internal
    */
   async serve(server: Server, onStop: () => void): Promise<void> {
-    if (!(server instanceof Server)) throw invalidType("server", "a server of node:http, https, http2 or net", server);
-    if (this.#closed) throw handOffFailed("the gateway is closed", this.#where());
+    if (!(server instanceof Server))
+      throw invalidType("server", "a server of node:http, https, http2 or net, not a framework's app", server);
+    if (this.#closed) throw handOffFailed("the listener is closed", this.#where());
     if (this.#current?.stopped === false) {
       throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
     }

@@ -197,8 +197,8 @@ function lockFrom(
 
 const HAZARDS: Record<Hazard, string> = {
   "symbolic-link": "it is a symbolic link; remove it, or lock the file that it points to",
-  directory: "it is a directory; remove it, or choose another path",
-  "not-regular": "it is not a regular file; remove it, or choose another path",
+  directory: "it is a directory; choose another path",
+  "not-regular": "it is not a regular file; choose another path",
   "hard-links": "the file has a second hard link; remove that link, or this file",
   "foreign-owner": "the file belongs to another user; remove it, or run as that user",
   "writable-directory":

@@ -123,11 +123,30 @@ function isSameBySpelling(directory: string, name: string): boolean | null {
 /** The real path of a directory that is made (0700) where it is missing. */
 function realDirectory(path: string): string {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    return realpathSync.native(path);
+    makeDirectory(path);
+    const real = realpathSync.native(path);
+    accessSync(real, constants.X_OK);
+    return real;
   } catch (cause) {
-    const isFile = codeOf(cause) === "EEXIST" || codeOf(cause) === "ENOTDIR";
-    throw lockFailed(resolve(path), isFile ? `it is not a directory; ${reasonOf(cause)}` : reasonOf(cause), cause);
+    throw lockFailed(resolve(path), reasonOf(cause), cause);
+  }
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const code = codeOf(error);
+    const there = lstatSync(path, { throwIfNoEntry: false });
+    if (code === "ENOENT" && there?.isSymbolicLink()) {
+      throw new Error("it is a symbolic link to a directory that does not exist; make that directory", {
+        cause: error,
+      });
+    }
+    if (code === "EEXIST" || code === "ENOTDIR") throw new Error("it is not a directory", { cause: error });
+    // With `recursive`, Node says ENOENT for whatever went wrong; without it, the truth.
+    if (code === "ENOENT") mkdirSync(path, { mode: 0o700 });
+    else throw error;
   }
 }
 
