@@ -253,11 +253,11 @@ export class Gateway {
 
   async #shutDown(): Promise<void> {
     this.#isClosing = true;
-    clearInterval(this.#watch);
     this.#tryPublish({ phase: "stopping" });
     try {
       await this.#listener.drain();
     } finally {
+      clearInterval(this.#watch);
       this.#listener.close();
       this.#locks.release();
     }

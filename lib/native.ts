@@ -21,7 +21,7 @@ export type Hazard =
   | "not-directory";
 
 export type LockAttempt =
-  | { readonly status: "locked"; readonly fd: number; readonly created: boolean }
+  | { readonly status: "locked"; readonly fd: number; readonly empty: boolean }
   | { readonly status: "held" }
   | { readonly status: "refused"; readonly hazard: Hazard }
   | { readonly status: "not-exclusive" };
@@ -52,6 +52,7 @@ export interface Native {
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
   removeLockFile(fd: number, path: string): boolean | NativeFailure;
+  unlock(fd: number): void;
   closeFile(fd: number): void;
   listen(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
   guard(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;

@@ -116,7 +116,7 @@ Napi::Value LockAttemptObject(Info info, Result<LockAttempt> result) {
     case LockStatus::kLocked:
       object["status"] = "locked";
       object["fd"] = Of(info).files.Keep(std::move(attempt.file));
-      object["created"] = attempt.created;
+      object["empty"] = attempt.empty;
       break;
     case LockStatus::kHeld:
       object["status"] = "held";
@@ -188,6 +188,11 @@ Napi::Value RemoveLockFileCall(Info info) {
   if (file == nullptr) return BadHandle(info.Env());
   Result<bool> removed = RemoveLockFile(*file, Text(info, 1));
   return removed.ok() ? Napi::Boolean::New(info.Env(), removed.value()) : FailureObject(info.Env(), removed.failure());
+}
+
+// (fd)
+void UnlockCall(Info info) {
+  if (const FileHandle* file = Of(info).files.Find(info[0]); file != nullptr) Unlock(*file);
 }
 
 // (fd)
@@ -297,6 +302,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);
   exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
   exports["removeLockFile"] = Napi::Function::New<RemoveLockFileCall>(env);
+  exports["unlock"] = Napi::Function::New<UnlockCall>(env);
   exports["closeFile"] = Napi::Function::New<CloseFileCall>(env);
   exports["listen"] = Napi::Function::New<ListenCall>(env);
   exports["guard"] = Napi::Function::New<GuardCall>(env);

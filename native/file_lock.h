@@ -40,7 +40,7 @@ struct LockAttempt {
   LockStatus status;
   Hazard hazard = Hazard::kNone;
   FileHandle file = {};  // with kLocked
-  bool created = false;  // with kLocked: the file did not exist before
+  bool empty = false;    // with kLocked: nobody has ever written to it, and nobody misses it
 };
 
 // Locks the regular file at `path`, made with mode 0600 where it is missing. With `self_test`, a granted lock is tried
@@ -57,6 +57,10 @@ Result<Currency> CheckLock(const FileHandle& file, const std::string& path) noex
 
 // Replaces the content from offset 0 with one write. `cut` drops what an earlier holder wrote beyond `size` bytes.
 Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t size, bool cut) noexcept;
+
+// Frees the lock for everybody who has this open file description. Closing the handle frees it too, but only once no child
+// process has a copy, and between fork and exec every child has one.
+void Unlock(const FileHandle& file) noexcept;
 
 // Deletes `path` if it still names the file that `file` has open and locked; says whether it did.
 Result<bool> RemoveLockFile(const FileHandle& file, const std::string& path) noexcept;

@@ -18,5 +18,6 @@ it("refuses a second gateway on the same state directory and port, and says who 
     retryable: true,
     owner: { pid: owner.pid },
     listener: { pid: owner.pid },
+    cause: { code: "EAGAIN", message: expect.stringContaining(`pid ${owner.pid} has it`) },
   });
 });

@@ -55,7 +55,7 @@ const wrongTypes: Record<keyof GatewayOptions, readonly unknown[]> = {
   signal: [null, 1, "abort", {}, new EventTarget()],
   loopbackGuard: NOT_BOOLEANS,
   backlog: NOT_NUMBERS,
-  metadata: [null, 1, "text", true, [], [1], 1n, () => ({})],
+  metadata: [null, 1, "text", true, [], [1], 1n, () => ({}), new Map()],
   allowNetworkFilesystem: NOT_BOOLEANS,
   handover: [null, 1, "true", [], { onHandover: "later" }],
 };
@@ -205,7 +205,12 @@ it("refuses metadata that is no JSON", async () => {
       throw new Error("no");
     },
   };
-  const wrong = [cyclic, { count: 1n }, throwing, { toJSON: () => "text" }, { toJSON: () => undefined }];
+  // What JSON.stringify writes as null, as text, as nothing or not at all.
+  const silent = [Number.NaN, Infinity, new Date(0), new Map(), () => {}, Symbol("s"), [undefined]];
+  const wrong = [
+    ...[cyclic, { count: 1n }, throwing, { toJSON: () => "text" }, { toJSON: () => undefined }],
+    ...silent.flatMap((value) => [{ value }, { list: [value] }, { deep: { value } }]),
+  ];
   for (const metadata of wrong) {
     const error = await refusal({ metadata });
     expect(error).toMatchObject({ name: "TypeError", code: "ERR_INVALID_ARG_VALUE" });

@@ -27,6 +27,16 @@ export interface LockOptions extends TryLockOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How a lock is let go. */
+interface Terms {
+  readonly remove: boolean;
+  /**
+   * Free it at once, and not only when every child process that has just been forked has reached its exec. A gateway's
+   * locks are not: such a child has the port too, and whoever meets the lock first knows to be patient about the port.
+   */
+  readonly unlocks: boolean;
+}
+
 /** Keeps every held lock reachable: garbage collection releases nothing. */
 const held = new Set<FileLock>();
 
@@ -37,12 +47,14 @@ export class FileLock {
   /** @internal */
   remove: boolean;
   readonly #fd: number;
+  readonly #unlocks: boolean;
 
   /** @internal */
-  constructor(path: string, fd: number, remove: boolean) {
+  constructor(path: string, fd: number, { remove, unlocks }: Terms) {
     this.path = path;
     this.remove = remove;
     this.#fd = fd;
+    this.#unlocks = unlocks;
     if (held.size === 0) process.on("exit", removeAll);
     held.add(this);
   }
@@ -61,6 +73,7 @@ export class FileLock {
     try {
       this.#removeFile();
     } finally {
+      if (this.#unlocks) native().unlock(this.#fd);
       native().closeFile(this.#fd);
     }
   }
@@ -124,7 +137,10 @@ function removeAll(): void {
 export function tryLockFile(path: string, options: TryLockOptions = {}): FileLock | null {
   const absolute = resolve(checkPath("path", path));
   const remove = checkBoolean("remove", checkNames(options, ["remove"]).remove, false);
-  return lockFrom(absolute, dirname(absolute), native().tryLockFile(absolute, false), () => remove);
+  return lockFrom(absolute, dirname(absolute), native().tryLockFile(absolute, false), () => ({
+    remove,
+    unlocks: true,
+  }));
 }
 
 /**
@@ -163,26 +179,29 @@ export async function pause(ms: number, signal: AbortSignal | null): Promise<voi
   }
 }
 
-/** @internal The file lock of a gateway: proved to exclude others, and deleted later only if it was made here. */
+/** @internal The file lock of a gateway: proved to exclude others, and deleted later only if nobody has written to it. */
 export function tryLockGatewayFile(path: string): FileLock | null {
-  return lockFrom(path, dirname(path), native().tryLockFile(path, true), (created) => created);
+  return lockFrom(path, dirname(path), native().tryLockFile(path, true), (empty) => ({
+    remove: empty,
+    unlocks: false,
+  }));
 }
 
 /** @internal The lock on a directory itself. It has no content, and is never deleted. */
 export function tryLockDirectory(path: string): FileLock | null {
-  return lockFrom(path, path, native().tryLockDirectory(path), () => false);
+  return lockFrom(path, path, native().tryLockDirectory(path), () => ({ remove: false, unlocks: false }));
 }
 
 function lockFrom(
   path: string,
   directory: string,
   attempt: LockAttempt | NativeFailure,
-  remove: (created: boolean) => boolean,
+  terms: (empty: boolean) => Terms,
 ): FileLock | null {
   if (isFailure(attempt)) throw failed(path, directory, attempt);
   switch (attempt.status) {
     case "locked":
-      return new FileLock(path, attempt.fd, remove(attempt.created));
+      return new FileLock(path, attempt.fd, terms(attempt.empty));
     case "held":
       return null;
     case "refused":

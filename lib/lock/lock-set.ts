@@ -28,7 +28,6 @@ interface HeldResource {
 export class LockSet {
   readonly #held: HeldResource[] = [];
   readonly #allowNetworkFilesystem: boolean;
-  #recordBytes = 0;
   #content: Buffer | null = null;
 
   private constructor(allowNetworkFilesystem: boolean) {
@@ -63,14 +62,18 @@ export class LockSet {
     return config === undefined || config.fileLock.path === config.resource.lockPath ? "exclusive" : "state-only";
   }
 
-  /** Writes the record into every lock file. From here on they are ours to delete. */
+  /** Writes the record into every lock file. From here on they are ours to delete. If it can't be written, the last one stays. */
   publish(fields: OwnerFields): OwnerRecord {
-    const { record, bytes } = encodeRecord(fields, this.#recordBytes);
-    for (const { fileLock } of this.#held) {
-      fileLock.remove = true;
-      fileLock.write(bytes, { cut: this.#content === null });
+    const { record, bytes } = encodeRecord(fields, this.#content?.length);
+    try {
+      for (const { fileLock } of this.#held) {
+        fileLock.remove = true;
+        fileLock.write(bytes, { cut: this.#content === null });
+      }
+    } catch (error) {
+      this.#rewrite();
+      throw error;
     }
-    this.#recordBytes = bytes.length;
     this.#content = bytes;
     return record;
   }
@@ -120,6 +123,18 @@ export class LockSet {
     }
   }
 
+  /** What a failed write has left behind may be half a record. */
+  #rewrite(): void {
+    if (this.#content === null) return;
+    for (const { fileLock } of this.#held) {
+      try {
+        fileLock.write(this.#content, { cut: true });
+      } catch {
+        // It was there before, so it fits; should it not, readers find it torn.
+      }
+    }
+  }
+
   #restore(held: HeldResource, lost: GatewayLockError): void {
     const { path } = held.fileLock;
     const anchor = this.#held.find(
@@ -127,14 +142,16 @@ export class LockSet {
     );
     if (anchor === undefined || this.#content === null) throw lost;
     anchor.directoryLock?.assertCurrent();
-    let restored: FileLock | null;
+    let restored: FileLock | null = null;
     try {
       restored = lockIn(dirname(path), path, this.#allowNetworkFilesystem);
       restored?.write(this.#content, { cut: true });
     } catch (cause) {
-      throw lockLost(path, `${reasonOf(lost)}; it could not be restored: ${reasonOf(cause)}`, cause);
+      restored?.release();
+      throw lockLost(path, `it was deleted or replaced, and can't be restored: ${reasonOf(cause)}`, cause);
     }
-    if (restored === null) throw lockLost(path, "it was deleted, and someone else has locked a new one", lost);
+    if (restored === null)
+      throw lockLost(path, "it was deleted or replaced, and someone else has locked a new one", lost);
     restored.remove = true;
     held.fileLock.release();
     held.fileLock = restored;
@@ -171,11 +188,7 @@ function lockFileOf(resource: Resource, allowNetworkFilesystem: boolean): FileLo
 function lockIn(lockDirectory: string, lockPath: string, allowNetworkFilesystem: boolean): FileLock | null {
   for (let round = 1; ; round++) {
     try {
-      makeLockDirectory(lockDirectory);
-    } catch (cause) {
-      throw lockFailed(lockPath, reasonOf(cause), cause);
-    }
-    try {
+      makeLockDirectory(lockDirectory, lockPath);
       requireLocalFilesystem(lockDirectory, lockPath, allowNetworkFilesystem);
       return tryLockGatewayFile(lockPath);
     } catch (error) {
@@ -185,16 +198,28 @@ function lockIn(lockDirectory: string, lockPath: string, allowNetworkFilesystem:
 }
 
 /** Makes the directory (0700) if it is missing. What root makes belongs to the owner of the directory it lies in. */
-function makeLockDirectory(path: string): void {
+function makeLockDirectory(path: string, lockPath: string): void {
+  try {
+    if (makeIfMissing(path)) giveToParentsOwner(path);
+  } catch (cause) {
+    throw lockFailed(lockPath, reasonOf(cause), cause);
+  }
+}
+
+function makeIfMissing(path: string): boolean {
   try {
     mkdirSync(path, { mode: 0o700 });
+    return true;
   } catch (error) {
     if (codeOf(error) !== "EEXIST") throw error;
-    const stats = lstatSync(path);
-    if (stats.isSymbolicLink()) throw new Error(`${path} is a symbolic link; make it a directory, or use lockDir`);
-    if (!stats.isDirectory()) throw new Error(`${path} is not a directory; remove it, or use lockDir`);
-    return;
   }
+  const stats = lstatSync(path);
+  if (stats.isSymbolicLink()) throw new Error(`${path} is a symbolic link; make it a directory, or use lockDir`);
+  if (!stats.isDirectory()) throw new Error(`${path} is not a directory; remove it, or use lockDir`);
+  return false;
+}
+
+function giveToParentsOwner(path: string): void {
   const { uid } = statSync(dirname(path));
   if (process.geteuid?.() !== 0 || uid === 0) return;
   // By descriptor: the parent's owner could put something else at the path meanwhile.

@@ -13,7 +13,7 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { codeOf, lockFailed, reasonOf } from "../errors.ts";
+import { codeOf, GatewayLockError, lockFailed, reasonOf } from "../errors.ts";
 import type { ResolvedOptions } from "../options.ts";
 
 /** Something that one gateway alone may use, and the lock file that stands for it. */
@@ -42,6 +42,15 @@ const MAX_LINKS = 40; // as path_resolution(7)
  * @throws GatewayLockError `LOCK_FAILED`
  */
 export function resolveResources(options: ResolvedOptions): readonly Resource[] {
+  try {
+    return resolveAll(options);
+  } catch (cause) {
+    if (cause instanceof GatewayLockError) throw cause;
+    throw lockFailed(resolve(options.stateDir), reasonOf(cause), cause);
+  }
+}
+
+function resolveAll(options: ResolvedOptions): readonly Resource[] {
   const stateDir = realDirectory(options.stateDir);
   const lockDir = options.lockDir === null ? null : realDirectory(options.lockDir);
   const stateLocks = lockDir ?? join(stateDir, LOCKS);
@@ -107,7 +116,11 @@ function ignoresCase(directory: string): boolean {
   try {
     return isSameBySpelling(directory, basename(probe)) ?? false;
   } finally {
-    rmdirSync(probe);
+    try {
+      rmdirSync(probe);
+    } catch {
+      // Whoever was quicker to tidy up is welcome.
+    }
   }
 }
 

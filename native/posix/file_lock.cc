@@ -77,17 +77,39 @@ void RemoveIfSame(const FileHandle& file, const std::string& path) noexcept {
   if (fstat(Fd(file), &ours) == 0 && lstat(path.c_str(), &there) == 0 && SameFile(ours, there)) unlink(path.c_str());
 }
 
+// A file that was made here and is not handed out is deleted again, by whoever can lock it: if a rival was quicker to lock
+// it, it is the rival's.
+class MadeHere {
+ public:
+  MadeHere(bool made, const FileHandle& file, const std::string& path) noexcept : made_(made), file_(file), path_(path) {}
+  ~MadeHere() {
+    if (made_ && file_ && Flock(file_) != EWOULDBLOCK) RemoveIfSame(file_, path_);
+  }
+  MadeHere(const MadeHere&) = delete;
+  MadeHere& operator=(const MadeHere&) = delete;
+
+ private:
+  const bool made_;
+  const FileHandle& file_;
+  const std::string& path_;
+};
+
+enum class Exclusion { kYes, kNo, kReplaced };
+
 // Two more descriptors, one after the other, so that a filesystem whose close() drops the file's locks (as POSIX locks
-// are dropped) is found out too.
-Result<bool> ExcludesOthers(const std::string& path) noexcept {
+// are dropped) is found out too. `locked` is the file that must refuse them: another one proves nothing.
+Result<Exclusion> TestExclusion(const std::string& path, const struct stat& locked) noexcept {
   for (int probe = 0; probe < 2; probe++) {
+    struct stat opened;
     FileHandle other = Open(path, O_RDWR);
-    if (!other) return Failure{errno, "open"};
+    if (!other) return errno == ENOENT ? Result<Exclusion>(Exclusion::kReplaced) : Failure{errno, "open"};
+    if (fstat(Fd(other), &opened) == -1) return Failure{errno, "fstat"};
+    if (!SameFile(opened, locked)) return Exclusion::kReplaced;
     const int error = Flock(other);
-    if (error == 0) return false;
+    if (error == 0) return Exclusion::kNo;
     if (error != EWOULDBLOCK) return Failure{error, "flock"};
   }
-  return true;
+  return Exclusion::kYes;
 }
 
 }  // namespace
@@ -109,11 +131,8 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
       if (errno == (exists ? ENOENT : EEXIST)) continue;
       return errno == ELOOP ? Result<LockAttempt>(Refused(Hazard::kSymbolicLink)) : Failure{errno, "open"};
     }
-    if (!exists && !GiveToOwner(file, directory)) {
-      const int error = errno;
-      RemoveIfSame(file, path);
-      return Failure{error, "fchown"};
-    }
+    const MadeHere made(!exists, file, path);
+    if (!exists && !GiveToOwner(file, directory)) return Failure{errno, "fchown"};
     if (fstat(Fd(file), &opened) == -1) return Failure{errno, "fstat"};
     if (opened.st_nlink == 0) continue;
     if (const Hazard hazard = HazardOfFile(opened, directory); hazard != Hazard::kNone) return Refused(hazard);
@@ -121,9 +140,13 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
     if (const int error = Flock(file); error == EWOULDBLOCK) {
       return Held();
     } else if (error != 0) {
-      // Nobody can hold a lock where flock does not work, so what we made may go.
-      if (!exists) RemoveIfSame(file, path);
       return Failure{error, "flock"};
+    }
+    if (self_test) {
+      Result<Exclusion> exclusion = TestExclusion(path, opened);
+      if (!exclusion.ok()) return exclusion.failure();
+      if (exclusion.value() == Exclusion::kReplaced) continue;
+      if (exclusion.value() == Exclusion::kNo) return LockAttempt{LockStatus::kNotExclusive};
     }
 
     if (fstat(Fd(file), &opened) == -1) return Failure{errno, "fstat"};
@@ -133,16 +156,7 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
     }
     if (!SameFile(opened, after)) continue;
     if (opened.st_nlink > 1) return Refused(Hazard::kHardLinks);
-
-    if (self_test) {
-      Result<bool> excludes = ExcludesOthers(path);
-      if (!excludes.ok() || !excludes.value()) {
-        if (!exists) RemoveIfSame(file, path);
-        if (!excludes.ok()) return excludes.failure();
-        return LockAttempt{LockStatus::kNotExclusive};
-      }
-    }
-    return LockAttempt{LockStatus::kLocked, Hazard::kNone, std::move(file), !exists};
+    return LockAttempt{LockStatus::kLocked, Hazard::kNone, std::move(file), opened.st_size == 0};
   }
   return Held();
 }
@@ -190,6 +204,8 @@ Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t s
   if (cut && ftruncate(Fd(file), static_cast<off_t>(size)) == -1) return Failure{errno, "ftruncate"};
   return Done{};
 }
+
+void Unlock(const FileHandle& file) noexcept { flock(Fd(file), LOCK_UN); }
 
 Result<bool> RemoveLockFile(const FileHandle& file, const std::string& path) noexcept {
   Result<Currency> currency = CheckLock(file, path);

@@ -67,7 +67,7 @@ it("refuses a symbolic link, dangling or not, and leaves link and target untouch
 it("refuses a directory", () => {
   const path = join(temporaryDirectory(), "directory");
   mkdirSync(path);
-  expectRefused(path, "it is a directory; remove it, or choose another path");
+  expectRefused(path, "it is a directory; choose another path");
 });
 
 it("refuses a socket, which goes on accepting", async () => {
@@ -75,7 +75,7 @@ it("refuses a socket, which goes on accepting", async () => {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(path, resolve));
   try {
-    expectRefused(path, "it is not a regular file; remove it, or choose another path");
+    expectRefused(path, "it is not a regular file; choose another path");
     expect(server.listening).toEqual(true);
   } finally {
     server.close();
@@ -114,7 +114,7 @@ function stateOf(pid: number): string | undefined {
 itWithDevices("refuses a device", () => {
   const path = join(temporaryDirectory(), "null");
   execFileSync("mknod", [path, "c", "1", "3"]);
-  expectRefused(path, "it is not a regular file; remove it, or choose another path");
+  expectRefused(path, "it is not a regular file; choose another path");
 });
 
 it("refuses a file with a second hard link under either name", () => {
