@@ -66,6 +66,7 @@ function resolveAll(options: ResolvedOptions): readonly Resource[] {
     place(realConfig(options.configPath ?? join(stateDir, DEFAULT_CONFIG)), false, "config"),
     ...others.map(({ path, isDirectory }) => place(path, isDirectory, "other")),
   ];
+  if (others.length === 0) return all; // a directory and a file: never one resource
   // The same resource twice is one lock, at its first place; also by two paths, through a bind mount.
   const identities = all.map(identityOf);
   return all.filter((_, index) => identities.indexOf(identities[index] ?? "") === index);
