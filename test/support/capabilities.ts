@@ -32,5 +32,6 @@ export function itWhere(
   { of = "machine" }: { of?: "machine" | "runtime" } = {},
 ): typeof it | typeof it.skip {
   if (able || (requireAll && of === "machine")) return it;
-  return ((name: string, ...rest: []) => it.skip(`${name} [skipped: ${reason}]`, ...rest)) as typeof it.skip;
+  const skipped = it.skipIf(true);
+  return ((name: string, ...rest: []) => skipped(`${name} [skipped: ${reason}]`, ...rest)) as typeof it.skip;
 }
