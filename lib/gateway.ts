@@ -236,7 +236,14 @@ export class Gateway {
   async close(options: CloseOptions = {}): Promise<void> {
     const given = checkNames(options, ["timeout", "force"]);
     const timeout = checkBoolean("force", given.force, false) ? 0 : checkTimeout("timeout", given.timeout, Infinity);
-    this.#closing ??= this.#shutDown();
+    if (this.#closing === null) {
+      let settle: (done: Promise<void>) => void = () => {};
+      // There before anybody's code runs: a server's close() may call this one.
+      this.#closing = new Promise((resolve) => {
+        settle = resolve;
+      });
+      settle(this.#shutDown());
+    }
     const end = () => this.#listener.destroyConnections();
     const timer = timeout <= MAX_TIMER && timeout > 0 ? setTimeout(end, timeout) : undefined;
     if (timeout === 0) end();

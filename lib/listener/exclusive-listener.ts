@@ -5,7 +5,7 @@ import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, sys
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
 import { type Target, targetsFor } from "./addresses.ts";
-import { ConnectionBook, Serving } from "./hand-off.ts";
+import { Serving } from "./hand-off.ts";
 import { findPortOwner } from "./port-owner.ts";
 
 /** One address of a claim. `guard` serves nobody and keeps rivals off. */
@@ -42,9 +42,13 @@ export class ExclusiveListener {
   readonly #listeners: readonly BoundSocket[];
   readonly #guards: readonly BoundSocket[];
   readonly #backlog: number;
-  /** The servers that had this port and may still have connections. */
-  readonly #books = new Map<Server, ConnectionBook>();
+  /** Who has this port, or had it and still has connections. */
+  readonly #servings = new Set<Serving>();
   #current: Serving | null = null;
+  #giveUp: () => void = () => {};
+  readonly #givenUp = new Promise<void>((resolve) => {
+    this.#giveUp = resolve;
+  });
   #closed = false;
 
   /** @internal */
@@ -94,44 +98,42 @@ export class ExclusiveListener {
       throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
     }
     if (server.listening) throw handOffFailed("the server already listens; hand it over before it does", this.#where());
-    if (!this.#books.has(server)) {
-      this.#books.set(server, new ConnectionBook(server, () => this.#books.delete(server)));
-    }
     const serving = new Serving(server, onStop);
     this.#current = serving;
-    try {
-      await serving.start(this.#listeners, this.#backlog);
-    } finally {
-      this.#forgetClosed();
-    }
+    this.#servings.add(serving);
+    void serving.ended.then(() => this.#servings.delete(serving));
+    await serving.start(this.#listeners, this.#backlog);
   }
 
   /**
-   * Closes the server that has this port, refuses clients from now on, and resolves when the last connection of every
-   * server that had it has ended. The port stays bound until `close()`.
+   * Closes the server that has this port, refuses clients from now on, and resolves when the last connection that came in
+   * by it has ended, or `destroyConnections` was called. The port stays bound until `close()`.
    *
    * @throws what the server's own close() throws
    * @internal
    */
   async drain(): Promise<void> {
     const serving = this.#current;
+    let closed: Promise<unknown> | null = null;
     try {
-      if (serving?.server.listening) serving.server.close();
-    } catch (error) {
-      if (serving !== null) this.#books.get(serving.server)?.forget(); // it may never say that it has closed
-      throw error;
+      if (serving?.stopped === false && serving.server.listening) {
+        const { server } = serving;
+        server.close();
+        closed = new Promise((resolve) => server.once("close", resolve));
+      }
     } finally {
       // A close() that takes its time would be left polling a socket that does not listen any more.
       serving?.stop();
       if (!this.#closed) for (const { fd } of this.#listeners) native().silence(fd);
-      await Promise.all([...this.#books.values()].map((book) => book.closed()));
-      this.#forgetClosed();
+      await Promise.race([Promise.all([closed, ...[...this.#servings].map(({ ended }) => ended)]), this.#givenUp]);
     }
   }
 
-  /** @internal Ends all connections of all servers that had this port. */
+  /** @internal Ends all connections that came in by this port, and with them the waiting for what servers say of it. */
   destroyConnections(): void {
-    for (const book of this.#books.values()) book.destroyConnections();
+    for (const serving of this.#servings) serving.destroyConnections();
+    // Sockets are closed after the immediates of a turn of the loop: the second one comes after all 'close' events.
+    setImmediate(() => setImmediate(this.#giveUp));
   }
 
   /** Gives the port back. A server that still serves it goes on until it is closed itself. Idempotent. */
@@ -139,11 +141,6 @@ export class ExclusiveListener {
     if (this.#closed) return;
     this.#closed = true;
     for (const { fd } of [...this.#guards, ...this.#listeners].reverse()) native().closeSocket(fd);
-  }
-
-  /** For servers that never served here, and for those whose 'close' listeners somebody has removed. */
-  #forgetClosed(): void {
-    for (const book of this.#books.values()) if (book.isClosed) book.forget();
   }
 
   get #first(): BoundSocket {

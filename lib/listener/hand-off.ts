@@ -17,6 +17,7 @@ import { canonical } from "./addresses.ts";
 /** What of a server's inside a feeder has to know (lib/net.js). */
 interface ServerBooks extends Omit<Server, "maxConnections"> {
   _connections: number;
+  _handle: unknown;
   allowHalfOpen?: boolean;
   pauseOnConnect?: boolean;
   noDelay?: boolean;
@@ -38,21 +39,29 @@ interface TcpHandle {
   close(callback?: () => void): void;
 }
 
-/** One server on one claim, from the hand-off until somebody calls its close(). */
+/** One server on one claim, from the hand-off until its last connection that came in by this claim has ended. */
 export class Serving {
   readonly server: Server;
+  /** Resolves when the server has stopped listening here, and nobody who came in meanwhile is connected any more. */
+  readonly ended: Promise<void>;
   readonly #onStop: () => void;
   readonly #feeders: Server[] = [];
+  readonly #connections = new Set<Socket>();
   #handle: TcpHandle | null = null;
+  #serves = false;
   #stopped = false;
+  #end: () => void = () => {};
 
   /** `onStop` is called once, when the server is closed after it has begun to serve. */
   constructor(server: Server, onStop: () => void) {
     this.server = server;
     this.#onStop = onStop;
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
   }
 
-  /** The server accepts nobody any more, though old connections may go on. */
+  /** The server accepts nobody here any more, though old connections may go on. It may serve elsewhere by now. */
   get stopped(): boolean {
     return this.#stopped;
   }
@@ -65,45 +74,72 @@ export class Serving {
   async start(sockets: readonly BoundSocket[], backlog: number): Promise<void> {
     const { server } = this;
     const [own, ...further] = sockets;
-    if (own === undefined) throw handOffFailed("the listener is closed");
-    let serves = false;
-    const onHandleClose = () => {
-      if (this.#stopped) return;
-      this.#stopped = true;
-      for (const feeder of this.#feeders.splice(0)) feeder.close();
-      if (serves) this.#onStop();
-    };
+    // A server listens on one handle, so until that is closed, every new connection came in by this claim.
+    server.on("connection", this.#enter);
     try {
-      this.#handle = await listen(server, own, backlog, onHandleClose);
+      if (own === undefined) throw handOffFailed("the listener is closed");
+      this.#handle = handleTo(own, this.#onHandleClose);
+      await listen(server, this.#handle, own, backlog);
       for (const socket of further) {
         if (this.#stopped) break;
         this.#feeders.push(await feed(server, socket, backlog));
       }
       if (this.#stopped) throw handOffFailed(CLOSED_MEANWHILE);
-      serves = true;
+      this.#serves = true;
     } catch (error) {
-      for (const feeder of this.#feeders.splice(0)) feeder.close();
-      if (server.listening && !this.#stopped) server.close();
-      this.#stopped = true;
+      const tookHandle = this.#handle !== null && booksOf(server)._handle === this.#handle;
+      this.stop();
+      try {
+        if (tookHandle) server.close();
+      } catch {
+        // Why the hand-off failed is told; the server does not listen any more, whatever its close() says.
+      }
       throw error;
     }
   }
 
-  /** Stops listening at once, even if the server's own close() takes its time. Without effect when it has stopped. */
+  /** Stops listening at once, even if the server's own close() takes its time. Idempotent. */
   stop(): void {
-    this.#handle?.close();
+    if (this.#handle === null) this.#onHandleClose();
+    else this.#handle.close();
+  }
+
+  /** Ends every connection, upgraded ones too, which http.Server's closeAllConnections() does not know. */
+  destroyConnections(): void {
+    for (const socket of this.#connections) socket.destroy();
+  }
+
+  readonly #onHandleClose = (): void => {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.server.off("connection", this.#enter);
+    for (const feeder of this.#feeders.splice(0)) feeder.close();
+    this.#endIfEmpty();
+    if (this.#serves) this.#onStop();
+  };
+
+  readonly #enter = (socket: Socket): void => {
+    this.#connections.add(socket);
+    socket.once("close", () => {
+      this.#connections.delete(socket);
+      this.#endIfEmpty();
+    });
+  };
+
+  #endIfEmpty(): void {
+    if (this.#stopped && this.#connections.size === 0) this.#end();
   }
 }
 
 const CLOSED_MEANWHILE = "the server was closed meanwhile";
 
 /**
- * A handle to a duplicate of `socket`, for a server to own.
+ * A handle to a duplicate of `socket`, for a server to own. `onClose` is called once, when anybody closes it.
  *
  * Not `listen({ fd })`: in a cluster worker that sends the bare number to the primary, where it means another file, and
  * `exclusive` is not looked at (Server#listen of lib/net.js, Node 20 to 26). A handle stays in this process.
  */
-function handleTo(socket: BoundSocket): TcpHandle {
+function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
   const subject = `${socket.address}:${socket.port}`;
   const duplicate = native().duplicate(socket.fd);
   if (isFailure(duplicate)) {
@@ -115,20 +151,22 @@ function handleTo(socket: BoundSocket): TcpHandle {
   };
   try {
     const handle = create(null, null, null, duplicate);
-    if (typeof handle !== "number") return handle;
-    throw systemError({ errno: -handle, syscall: "open" }, subject);
+    if (typeof handle === "number") throw systemError({ errno: -handle, syscall: "open" }, subject);
+    const close = handle.close.bind(handle);
+    handle.close = (callback) => {
+      handle.close = close;
+      close(callback);
+      onClose();
+    };
+    return handle;
   } catch (cause) {
     native().closeDuplicate(duplicate);
     throw handOffFailed(`this runtime takes no bound socket: ${reasonOf(cause)}`, { cause });
   }
 }
 
-/**
- * Lets the server listen on a duplicate of `socket`, and makes sure that this is where it listens. `onClose` is called
- * once, when the server stops listening there, also if that is before this resolves.
- */
-async function listen(server: Server, socket: BoundSocket, backlog: number, onClose: () => void): Promise<TcpHandle> {
-  const handle = handleTo(socket);
+/** Lets the server listen on `handle`, which is to `socket`, and makes sure that this is where it listens. */
+async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, backlog: number): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error) => {
@@ -136,11 +174,11 @@ async function listen(server: Server, socket: BoundSocket, backlog: number, onCl
         server.off("listening", settle);
         error === undefined ? resolve() : reject(error);
       };
-      const close = handle.close.bind(handle);
+      // A server that is closed in the same tick never says that it listens.
+      const { close } = handle;
       handle.close = (callback) => {
         handle.close = close;
-        close(callback);
-        onClose();
+        handle.close(callback);
         settle(new Error(CLOSED_MEANWHILE));
       };
       server.once("error", settle);
@@ -158,7 +196,7 @@ async function listen(server: Server, socket: BoundSocket, backlog: number, onCl
   const bound = server.address();
   const there = typeof bound === "object" && bound !== null ? bound : null;
   // A runtime that takes no handles may listen on a port of its own choice, and say nothing (Bun 1.4).
-  if (there?.port === socket.port && withoutZone(there.address) === withoutZone(socket.address)) return handle;
+  if (there?.port === socket.port && withoutZone(there.address) === withoutZone(socket.address)) return;
   if (bound === null) throw handOffFailed(CLOSED_MEANWHILE);
   await new Promise((resolve) => server.close(resolve));
   handle.close();
@@ -184,7 +222,12 @@ async function feed(server: Server, socket: BoundSocket, backlog: number): Promi
   });
   feeder.on("connection", (connection) => adopt(server, feeder, connection as AcceptedSocket));
   feeder.on("error", (error) => server.emit("error", error));
-  await listen(feeder, socket, backlog, () => {});
+  await listen(
+    feeder,
+    handleTo(socket, () => {}),
+    socket,
+    backlog,
+  );
   feeder.unref();
   return feeder;
 }
@@ -212,54 +255,4 @@ function isFull({ maxConnections, _connections }: ServerBooks): boolean {
   if (maxConnections === undefined || maxConnections === null) return false;
   if (!maxConnections && ZERO_IS_NO_LIMIT) return false;
   return _connections >= maxConnections;
-}
-
-/**
- * Every open connection of a server, upgraded ones too, which http.Server's closeAllConnections() does not know. One book
- * for each server, however often it is handed over.
- */
-export class ConnectionBook {
-  readonly #server: Server;
-  readonly #onClosed: () => void;
-  readonly #connections = new Set<Socket>();
-
-  /** `onClosed` is called once, when the server has closed; the book is forgotten then. */
-  constructor(server: Server, onClosed: () => void) {
-    this.#server = server;
-    this.#onClosed = onClosed;
-    server.on("connection", this.#enter);
-    server.on("close", this.#leave);
-  }
-
-  destroyConnections(): void {
-    for (const socket of this.#connections) socket.destroy();
-  }
-
-  /** Whether the server neither listens nor has connections. */
-  get isClosed(): boolean {
-    return !this.#server.listening && booksOf(this.#server)._connections === 0;
-  }
-
-  /** Resolves when the server does not listen and its last connection has ended. */
-  async closed(): Promise<void> {
-    if (!this.isClosed) await new Promise<void>((resolve) => this.#server.once("close", resolve));
-  }
-
-  /** Leaves the server as it was. */
-  forget(): void {
-    this.#server.off("connection", this.#enter);
-    this.#server.off("close", this.#leave);
-    this.#onClosed();
-  }
-
-  readonly #leave = (): void => {
-    // It may have been handed over again between its end and this event.
-    if (this.isClosed) this.forget();
-  };
-
-  readonly #enter = (socket: Socket): void => {
-    if (this.#connections.has(socket)) return;
-    this.#connections.add(socket);
-    socket.once("close", () => this.#connections.delete(socket));
-  };
 }

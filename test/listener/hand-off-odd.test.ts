@@ -117,6 +117,83 @@ it("a close() that throws is told, after everything was let go", async () => {
   await (await claim({ stateDir, port })).close();
 });
 
+it("a server that serves another gateway by now is left alone, and so are its clients", async () => {
+  const server = upgradingServer();
+  const [port, elsewhere] = [await freePort(), await freePort()];
+  const [first, second] = [await claim({ port }), await claim({ port: elsewhere })];
+  await first.listen(server);
+  const old = await lingeringClient(port, "127.0.0.1", true);
+  server.close();
+  await second.listen(server);
+  const client = await lingeringClient(elsewhere, "127.0.0.1", true);
+  let ended = false;
+  client.once("end", () => {
+    ended = true;
+  });
+
+  await first.close({ force: true });
+
+  expect(await refusalToConnect(elsewhere, "127.0.0.1")).toBe(null);
+  expect({ ended, listening: server.listening, phase: second.owner.phase }).toEqual({
+    ended: false,
+    listening: true,
+    phase: "listening",
+  });
+  old.destroy();
+  await second.close({ force: true });
+  client.destroy();
+});
+
+for (const options of [{ timeout: 20 }, { force: true }]) {
+  it(`a server that never closes is given up with ${JSON.stringify(options)}`, async () => {
+    const [stateDir, port] = [temporaryDirectory(), await freePort()];
+    const gateway = await acquireGateway({ stateDir, port });
+    const server = upgradingServer();
+    const { close } = server;
+    server.close = () => server;
+    await gateway.listen(server);
+    const client = await lingeringClient(port, "127.0.0.1", true);
+    await gateway.close(options);
+    await (await claim({ stateDir, port })).close();
+    client.destroy();
+    Reflect.apply(close, server, []);
+  });
+}
+
+it("a server whose close() closes the gateway is closed once", async () => {
+  const gateway = await claim({ port: await freePort() });
+  const server = serverThatSays("served");
+  const { close } = server;
+  let calls = 0;
+  server.close = (callback) => {
+    calls++;
+    void gateway.close();
+    return Reflect.apply(close, server, [callback]);
+  };
+  await gateway.listen(server);
+  await gateway.close();
+  expect({ calls, listening: server.listening }).toEqual({ calls: 1, listening: false });
+});
+
+it("a gateway that is closed during a hand-off serves nobody afterwards, even if the server's close() takes its time", async () => {
+  const DELAY = 200; // ms
+  const port = await freePort();
+  const gateway = await claim({ host: HOSTS, port });
+  const server = serverThatSays("served");
+  const { close } = server;
+  server.close = (callback) => {
+    setTimeout(() => Reflect.apply(close, server, [callback]), DELAY);
+    return server;
+  };
+
+  const handOff = refusalOf(() => gateway.listen(server));
+  const closing = gateway.close();
+
+  expect(await handOff).toMatchObject({ code: "HANDOFF_FAILED" });
+  for (const host of HOSTS) expect(await refusalToConnect(port, host)).toBe("ECONNREFUSED");
+  await closing;
+});
+
 it("a server without listeners, of which somebody removed all, does not keep the gateway from closing", async () => {
   const port = await freePort();
   for (const force of [false, true]) {
@@ -147,7 +224,7 @@ it("one server restarted many times around a lasting connection collects no list
   }
 
   const kept = ["connection", "close"].map((event) => server.listenerCount(event));
-  expect(kept.map((count, index) => count - (before[index] ?? 0))).toEqual([1, 1]);
+  expect(kept.map((count, index) => count - (before[index] ?? 0))).toEqual([1, 0]);
   await gateway.close({ force: true });
   client.destroy();
   process.off("warning", warn);
