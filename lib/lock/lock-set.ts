@@ -95,7 +95,7 @@ export class LockSet {
     }
   }
 
-  /** Frees everything, the last lock first. Files are deleted if they were made or written here. */
+  /** Frees everything, the last lock first. Files are deleted if they were written here, or are empty. */
   release(): void {
     for (const { fileLock, directoryLock } of this.#held.splice(0).reverse()) {
       fileLock.release();
