@@ -10,8 +10,10 @@
           "sources": [
             "native/posix/file_lock.cc",
             "native/posix/handle.cc",
+            "native/posix/lock_wait.cc",
             "native/linux/listener.cc",
-            "native/linux/process.cc"
+            "native/linux/process.cc",
+            "native/linux/wait_signal.cc"
           ],
           # A worker thread that ends must not unmap code that its host still runs.
           "ldflags": ["-Wl,-z,nodelete"]

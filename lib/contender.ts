@@ -1,13 +1,15 @@
 // What a contender does about locks that someone else has: refuse, wait, or try again for a moment.
 
 import { constants } from "node:os";
+import type { Chronicle } from "./diagnostics.ts";
 import { alreadyListening, alreadyRunning, type GatewayLockError, systemError } from "./errors.ts";
 import { parseAddress } from "./listener/addresses.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
-import { POLL_INTERVAL, pause } from "./lock/file-lock.ts";
+import { type FileLock, waitForLock } from "./lock/file-lock.ts";
 import { LockSet, type Refusal } from "./lock/lock-set.ts";
 import { livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
 import { type Resource, resolveResources } from "./lock/resources.ts";
+import { pause } from "./lock/wait.ts";
 import { native } from "./native.ts";
 import type { ResolvedOptions, Scheme } from "./options.ts";
 
@@ -25,52 +27,68 @@ export interface Won {
 /**
  * All locks, or the reason why not: never taken from a holder, however old its record.
  *
+ * Nobody waits while holding a lock, because others may want the same ones in another order. What was waited for is kept while
+ * the rest is tried; if somebody has that, everything is let go, and that is waited for.
+ *
  * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING`, `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
  */
-export async function contend(options: ResolvedOptions): Promise<Won> {
-  const { timeout, signal, allowNetworkFilesystem } = options;
-  const started = performance.now();
+export async function contend(options: ResolvedOptions, chronicle: Chronicle): Promise<Won> {
+  const { timeout, signal, scheme } = options;
+  const deadline = performance.now() + timeout;
+  let granted: FileLock | null = null;
   for (let waited = false; ; waited = true) {
-    signal?.throwIfAborted();
-    const resources = resolveResources(options);
-    const locks = LockSet.tryLock(resources, allowNetworkFilesystem);
+    const { resources, locks } = tryAll(options, granted);
+    chronicle.lockPaths = resources.map(({ lockPath }) => lockPath);
     if (locks instanceof LockSet) return { locks, resources, waited };
-    const elapsed = performance.now() - started;
-    if (elapsed < timeout) {
-      await pause(Math.min(POLL_INTERVAL, timeout - elapsed), signal);
+    if (performance.now() < deadline) {
+      if (!waited) chronicle.tell("wait");
+      granted = await waitForLock(locks.held, { deadline, signal });
       continue;
     }
+    granted = null;
     const owner = readRecord(locks.resource.lockPath).record;
-    const listening = owner === null ? null : await describeListening(owner, locks, options.scheme);
+    const listening = owner === null ? null : await describeListening(owner, locks, scheme);
     if (listening !== null) throw listening;
-    if (elapsed >= timeout + GRACE) throw describeRunning(owner, locks, timeout);
-    // Everything was let go meanwhile, and the pauses differ, so that two who hold each other's second lock get apart.
+    if (performance.now() >= deadline + GRACE) throw describeRunning(owner, locks, timeout);
+    // The pauses differ, so that two who hold each other's second lock get apart.
     await pause(GRACE_INTERVAL * (0.5 + Math.random()), signal);
   }
+}
+
+/** Takes over `granted`. */
+function tryAll(
+  options: ResolvedOptions,
+  granted: FileLock | null,
+): { resources: readonly Resource[]; locks: LockSet | Refusal } {
+  let resources: readonly Resource[];
+  try {
+    options.signal?.throwIfAborted();
+    resources = resolveResources(options);
+  } catch (error) {
+    granted?.release();
+    throw error;
+  }
+  return { resources, locks: LockSet.tryLock(resources, options.allowNetworkFilesystem, granted) };
 }
 
 /** The error if the record's process is there and listens, else `null`. */
 async function describeListening(
   owner: OwnerRecord,
-  { resource, heldPath }: Refusal,
+  { resource, held }: Refusal,
   scheme: Scheme,
 ): Promise<GatewayLockError | null> {
   const endpoint = endpointOf(owner, scheme);
   if (endpoint === null || livenessOf(owner) === "gone") return null;
   if (!(await isListening(endpoint.host, endpoint.port))) return null;
   const { listener } = findPortOwner(endpoint.host, endpoint.port, [owner.pid]);
-  const cause = describeHeld(heldPath, findHolder(heldPath, owner));
+  const cause = describeHeld(held.path, findHolder(held.path, owner));
   return alreadyListening(endpoint, { cause, lockPath: resource.lockPath, owner, listener });
 }
 
-function describeRunning(
-  owner: OwnerRecord | null,
-  { resource, heldPath }: Refusal,
-  timeout: number,
-): GatewayLockError {
-  const holder = findHolder(heldPath, owner);
+function describeRunning(owner: OwnerRecord | null, { resource, held }: Refusal, timeout: number): GatewayLockError {
+  const holder = findHolder(held.path, owner);
   const recorded = owner !== null && livenessOf(owner) === "alive" ? owner.pid : null;
-  const cause = describeHeld(heldPath, holder);
+  const cause = describeHeld(held.path, holder);
   const details = { cause, lockPath: resource.lockPath, owner: owner ?? undefined };
   return alreadyRunning(holder ?? recorded, timeout, details);
 }

@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:net";
 import { hostname } from "node:os";
 import { contend, refuseUnlockedOwner, type Won } from "./contender.ts";
+import { Chronicle } from "./diagnostics.ts";
 import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost } from "./errors.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
 import {
@@ -14,9 +15,9 @@ import {
   type ExclusiveListener,
   type SkippedAddress,
 } from "./listener/exclusive-listener.ts";
-import { POLL_INTERVAL, pause } from "./lock/file-lock.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import type { OwnerFields, OwnerRecord } from "./lock/record.ts";
+import { callAt, pause } from "./lock/wait.ts";
 import { isFailure, native } from "./native.ts";
 import {
   checkBoolean,
@@ -30,11 +31,11 @@ import {
 } from "./options.ts";
 import { detectSupervisor } from "./supervisor/detect.ts";
 
-/** For how long a bind is tried again that is refused after a wait: the old owner is still dying. ms */
+/** For how long a claim is tried again after a wait, although somebody seems to have the port: the old owner is still dying. ms */
 const DYING = 1000;
+const DYING_INTERVAL = 2;
 /** How often the locks are looked at. A loss is noticed within twice that, and one look costs some 10 µs. ms */
 const WATCH_INTERVAL = 500;
-const MAX_TIMER = 2 ** 31 - 1;
 
 export interface CloseOptions {
   /** End the connections that are left after this many ms. Default: `Infinity`, which waits for them. */
@@ -55,49 +56,71 @@ export interface CloseOptions {
 export async function acquireGateway(options: GatewayOptions): Promise<Gateway> {
   const resolved = resolveGatewayOptions(options);
   native(); // before anything is made
-  const won = await contend(resolved);
-  let listener: ExclusiveListener | null = null;
+  const chronicle = new Chronicle(randomUUID(), literalOf(resolved), resolved.port);
   try {
-    await refuseUnlockedOwner(won.locks, resolved);
-    const fields = describeOwner(won, resolved);
-    won.locks.publish(fields);
-    listener = await claimPort(resolved, won.waited);
-    return new Gateway(won.locks, listener, fields, resolved.scheme);
+    return await acquire(resolved, chronicle);
   } catch (error) {
-    listener?.close();
-    won.locks.release();
+    chronicle.tell("refused", error);
     throw error;
   }
 }
 
-async function claimPort(options: ResolvedOptions, waited: boolean): Promise<ExclusiveListener> {
-  const deadline = performance.now() + (waited ? DYING : 0);
-  for (;;) {
-    options.signal?.throwIfAborted();
-    try {
-      return claimEndpoints(options);
-    } catch (error) {
-      if (codeOf(error) !== "ALREADY_LISTENING" || performance.now() >= deadline) throw error;
-    }
-    await pause(POLL_INTERVAL, options.signal);
+async function acquire(options: ResolvedOptions, chronicle: Chronicle): Promise<Gateway> {
+  const won = await contend(options, chronicle);
+  const { locks, waited } = won;
+  let listener: ExclusiveListener | null = null;
+  try {
+    const patience = { until: performance.now() + (waited ? DYING : 0), signal: options.signal };
+    await whileDying(patience, () => refuseUnlockedOwner(locks, options));
+    const fields = describeOwner(won, options, chronicle);
+    locks.publish(fields);
+    listener = await whileDying(patience, () => claimEndpoints(options));
+    const gateway = new Gateway(locks, listener, fields, options.scheme, chronicle);
+    if (waited) chronicle.tell("takeover");
+    chronicle.tell("acquire");
+    return gateway;
+  } catch (error) {
+    listener?.close();
+    locks.release();
+    throw error;
   }
 }
 
-function describeOwner({ locks, resources }: Won, options: ResolvedOptions): OwnerFields {
+interface Patience {
+  readonly until: number;
+  readonly signal: AbortSignal | null;
+}
+
+async function whileDying<T>({ until, signal }: Patience, attempt: () => T | Promise<T>): Promise<T> {
+  for (;;) {
+    signal?.throwIfAborted();
+    try {
+      return await attempt();
+    } catch (error) {
+      if (codeOf(error) !== "ALREADY_LISTENING" || performance.now() >= until) throw error;
+    }
+    await pause(DYING_INTERVAL, signal);
+  }
+}
+
+function literalOf({ hosts: [host = ""] }: ResolvedOptions): string {
+  return host === "localhost" ? "127.0.0.1" : host;
+}
+
+function describeOwner({ locks, resources }: Won, options: ResolvedOptions, { ownerId }: Chronicle): OwnerFields {
   const path = (role: "state" | "config") => resources.find((resource) => resource.role === role)?.path ?? null;
   const startTime = native().identifyProcess(process.pid);
-  const [host = ""] = options.hosts;
-  const literal = host === "localhost" ? "127.0.0.1" : host;
+  const host = literalOf(options);
   return {
     pid: process.pid,
     startTime: isFailure(startTime) ? null : startTime,
-    ownerId: randomUUID(),
+    ownerId,
     createdAt: new Date().toISOString(),
     configPath: path("config"),
     stateDir: path("state"),
     port: options.port,
-    host: literal,
-    url: formatUrl(options.scheme, literal, options.port),
+    host,
+    url: formatUrl(options.scheme, host, options.port),
     phase: "starting",
     hostname: hostname(),
     ...native().identifyHost(),
@@ -137,13 +160,14 @@ export class Gateway {
   readonly #listener: ExclusiveListener;
   readonly #lost = new AbortController();
   readonly #watch: NodeJS.Timeout;
+  readonly #chronicle: Chronicle;
   #fields: OwnerFields;
   #owner: OwnerRecord;
   #isClosing = false;
   #closing: Promise<void> | null = null;
 
   /** @internal */
-  constructor(locks: LockSet, listener: ExclusiveListener, fields: OwnerFields, scheme: string) {
+  constructor(locks: LockSet, listener: ExclusiveListener, fields: OwnerFields, scheme: string, chronicle: Chronicle) {
     this.#locks = locks;
     this.#lockPaths = locks.paths;
     this.#listener = listener;
@@ -154,6 +178,7 @@ export class Gateway {
     this.skipped = listener.skipped;
     this.#fields = { ...fields, host: this.host, port: this.port, url: this.url, phase: "listening" };
     this.#owner = locks.publish(this.#fields);
+    this.#chronicle = Object.assign(chronicle, { host: this.host, port: this.port, lockPaths: this.#lockPaths });
     this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
   }
 
@@ -245,12 +270,12 @@ export class Gateway {
       settle(this.#shutDown());
     }
     const end = () => this.#listener.destroyConnections();
-    const timer = timeout <= MAX_TIMER && timeout > 0 ? setTimeout(end, timeout) : undefined;
     if (timeout === 0) end();
+    const cancel = timeout > 0 ? callAt(performance.now() + timeout, end) : () => {};
     try {
       await this.#closing;
     } finally {
-      clearTimeout(timer);
+      cancel();
     }
   }
 
@@ -267,6 +292,7 @@ export class Gateway {
       clearInterval(this.#watch);
       this.#listener.close();
       this.#locks.release();
+      this.#chronicle.tell("release");
     }
   }
 
@@ -299,6 +325,7 @@ export class Gateway {
       this.#locks.assertCurrent();
     } catch (error) {
       clearInterval(this.#watch);
+      this.#chronicle.tell("lost", error);
       this.#lost.abort(error as GatewayLockError);
     }
   }

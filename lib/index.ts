@@ -1,5 +1,6 @@
 // What users see; nothing is decided here.
 
+export type { GatewayLockChannel, GatewayLockEvent, GatewayLockMessage } from "./diagnostics.ts";
 export type { GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from "./errors.ts";
 export { EXIT, GatewayLockError } from "./errors.ts";
 export type { CloseOptions, Gateway } from "./gateway.ts";

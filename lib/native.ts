@@ -20,11 +20,18 @@ export type Hazard =
   | "writable-directory"
   | "not-directory";
 
+type NotLocked = { readonly status: "refused"; readonly hazard: Hazard } | { readonly status: "not-exclusive" };
+
+/** A held file has an `fd` if the caller wants to wait for it. */
 export type LockAttempt =
   | { readonly status: "locked"; readonly fd: number; readonly empty: boolean }
-  | { readonly status: "held" }
-  | { readonly status: "refused"; readonly hazard: Hazard }
-  | { readonly status: "not-exclusive" };
+  | { readonly status: "held"; readonly fd?: number }
+  | NotLocked;
+
+export type Confirmation =
+  | { readonly status: "locked"; readonly empty: boolean }
+  | { readonly status: "replaced" }
+  | NotLocked;
 
 export interface BoundSocket {
   readonly fd: number;
@@ -47,8 +54,16 @@ export interface PortSocket {
  * `closeSocket` or with the environment, and a number that the addon does not have open is EBADF.
  */
 export interface Native {
-  tryLockFile(path: string, selfTest: boolean): LockAttempt | NativeFailure;
-  tryLockDirectory(path: string): LockAttempt | NativeFailure;
+  tryLockFile(path: string, selfTest: boolean, toWait: boolean): LockAttempt | NativeFailure;
+  tryLockDirectory(path: string, toWait: boolean): LockAttempt | NativeFailure;
+  confirmLock(fd: number, path: string, selfTest: boolean): Confirmation | NativeFailure;
+  /**
+   * Waits for the lock on `fd`, on a thread of its own. `done` is called once: with `undefined` when it is locked, with `false`
+   * when the wait was cancelled. Until then, `fd` is of use for `checkLock` and `cancelWait`
+   * alone.
+   */
+  startWait(fd: number, done: (end: undefined | false | NativeFailure) => void): undefined | NativeFailure;
+  cancelWait(fd: number): undefined | NativeFailure;
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
   removeLockFile(fd: number, path: string): boolean | NativeFailure;

@@ -6,10 +6,13 @@
 
 #include <napi.h>
 
+#include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "file_lock.h"
 #include "listener.h"
+#include "lock_wait.h"
 #include "process.h"
 
 namespace gateway_lock {
@@ -38,23 +41,59 @@ class Registry {
     }
     return nullptr;
   }
-  void Close(const Napi::Value& number) {
+  // Empty where Find finds nothing.
+  Handle<kKind> Take(const Napi::Value& number) {
     const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
     for (auto handle = handles_.begin(); handle != handles_.end(); ++handle) {
       if (handle->raw() != raw) continue;
+      Handle<kKind> taken = std::move(*handle);
       handles_.erase(handle);
-      return;
+      return taken;
     }
+    return Handle<kKind>();
   }
 
  private:
   std::vector<Handle<kKind>> handles_;
 };
 
+struct Addon;
+struct PendingWait;
+void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait);
+
+// How the waiting threads of an environment reach its JavaScript. It keeps the event loop alive while somebody waits.
+using Waker = Napi::TypedThreadSafeFunction<Addon, PendingWait, Deliver>;
+
+struct PendingWait {
+  LockWait wait;
+  Napi::FunctionReference done;
+  Waker waker;
+};
+
 struct Addon {
   // Members are destroyed from the last to the first.
   Registry<HandleKind::kFile> files;
   Registry<HandleKind::kSocket> sockets;
+  std::vector<std::unique_ptr<PendingWait>> waits;
+  Waker waker;
+
+  const FileHandle* FindFile(const Napi::Value& number) const {
+    if (const FileHandle* file = files.Find(number); file != nullptr) return file;
+    const PendingWait* pending = FindWait(number);
+    return pending == nullptr ? nullptr : &pending->wait.file();
+  }
+  PendingWait* FindWait(const Napi::Value& number) const {
+    const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
+    for (const auto& pending : waits) {
+      if (pending->wait.file().raw() == raw) return pending.get();
+    }
+    return nullptr;
+  }
+  // All at once, and then each one's end.
+  void EndWaits() {
+    for (const auto& pending : waits) static_cast<void>(pending->wait.Cancel().ok());
+    waits.clear();
+  }
 };
 
 using Info = const Napi::CallbackInfo&;
@@ -62,6 +101,8 @@ using Info = const Napi::CallbackInfo&;
 Addon& Of(Info info) { return *info.Env().GetInstanceData<Addon>(); }
 
 std::string Text(Info info, std::size_t index) { return info[index].As<Napi::String>().Utf8Value(); }
+
+bool Flag(Info info, std::size_t index) { return info[index].As<Napi::Boolean>().Value(); }
 
 std::vector<ProcessId> Pids(Info info, std::size_t index) {
   const auto array = info[index].As<Napi::Array>();
@@ -107,28 +148,33 @@ const char* Name(Hazard hazard) {
   return "none";
 }
 
-Napi::Value LockAttemptObject(Info info, Result<LockAttempt> result) {
+const char* Name(LockStatus status) {
+  switch (status) {
+    case LockStatus::kLocked:
+      return "locked";
+    case LockStatus::kHeld:
+      return "held";
+    case LockStatus::kReplaced:
+      return "replaced";
+    case LockStatus::kRefused:
+      return "refused";
+    case LockStatus::kNotExclusive:
+      return "not-exclusive";
+  }
+  return "none";
+}
+
+// A held file is kept only for somebody who wants to wait for it.
+Napi::Value LockAttemptObject(Info info, Result<LockAttempt> result, bool to_wait) {
   const Napi::Env env = info.Env();
   if (!result.ok()) return FailureObject(env, result.failure());
   LockAttempt& attempt = result.value();
+  const bool locked = attempt.status == LockStatus::kLocked;
   auto object = Napi::Object::New(env);
-  switch (attempt.status) {
-    case LockStatus::kLocked:
-      object["status"] = "locked";
-      object["fd"] = Of(info).files.Keep(std::move(attempt.file));
-      object["empty"] = attempt.empty;
-      break;
-    case LockStatus::kHeld:
-      object["status"] = "held";
-      break;
-    case LockStatus::kRefused:
-      object["status"] = "refused";
-      object["hazard"] = Name(attempt.hazard);
-      break;
-    case LockStatus::kNotExclusive:
-      object["status"] = "not-exclusive";
-      break;
-  }
+  object["status"] = Name(attempt.status);
+  if (locked) object["empty"] = attempt.empty;
+  if (attempt.status == LockStatus::kRefused) object["hazard"] = Name(attempt.hazard);
+  if (attempt.file && (locked || to_wait)) object["fd"] = Of(info).files.Keep(std::move(attempt.file));
   return object;
 }
 
@@ -149,21 +195,85 @@ BindRequest ReadBindRequest(Info info) {
   request.host = Text(info, 0);
   request.port = static_cast<std::uint16_t>(info[1].As<Napi::Number>().Uint32Value());
   request.backlog = info[2].As<Napi::Number>().Int32Value();
-  request.dual_stack = info[3].As<Napi::Boolean>().Value();
+  request.dual_stack = Flag(info, 3);
   return request;
 }
 
-// (path, selfTest)
+// (path, selfTest, toWait)
 Napi::Value TryLockFileCall(Info info) {
-  return LockAttemptObject(info, TryLockFile(Text(info, 0), info[1].As<Napi::Boolean>().Value()));
+  return LockAttemptObject(info, TryLockFile(Text(info, 0), Flag(info, 1)), Flag(info, 2));
 }
 
-// (path)
-Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptObject(info, TryLockDirectory(Text(info, 0))); }
+// (path, toWait)
+Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptObject(info, TryLockDirectory(Text(info, 0)), Flag(info, 1)); }
+
+// (fd, path, selfTest)
+Napi::Value ConfirmLockCall(Info info) {
+  const FileHandle* file = Of(info).files.Find(info[0]);
+  if (file == nullptr) return BadHandle(info.Env());
+  return LockAttemptObject(info, ConfirmLock(*file, Text(info, 1), Flag(info, 2)), false);
+}
+
+// Tells JavaScript what came of a wait: `undefined` = locked, `false` = cancelled, or a failure. The file is back in `files`.
+void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
+  if (static_cast<napi_env>(env) == nullptr) return;  // the environment has ended, and the wait with it
+  auto& waits = addon->waits;
+  const auto found = std::find_if(waits.begin(), waits.end(), [=](const auto& pending) { return pending.get() == wait; });
+  if (found == waits.end()) return;
+  const std::unique_ptr<PendingWait> pending = std::move(*found);
+  waits.erase(found);
+  if (waits.empty()) addon->waker.Unref(env);
+  FileHandle file;
+  Result<WaitEnd> end = pending->wait.Finish(file);
+  addon->files.Keep(std::move(file));
+  Napi::Value result = env.Undefined();
+  if (!end.ok()) {
+    result = FailureObject(env, end.failure());
+  } else if (end.value() == WaitEnd::kCancelled) {
+    result = Napi::Boolean::New(env, false);
+  }
+  pending->done.Call({result});
+}
+
+// (fd, done)
+Napi::Value StartWaitCall(Info info) {
+  Napi::Env env = info.Env();
+  Addon& addon = Of(info);
+  FileHandle file = addon.files.Take(info[0]);
+  if (!file) return BadHandle(env);
+  if (static_cast<napi_threadsafe_function>(addon.waker) == nullptr) {
+    addon.waker = Waker::New(env, "gateway-lock wait", 0, 1, &addon);
+    // Hooks run in reverse order: this one before Node takes the waker away.
+    env.AddCleanupHook([](Addon* ending) { ending->EndWaits(); }, &addon);
+  }
+  auto pending = std::make_unique<PendingWait>();
+  pending->done = Napi::Persistent(info[1].As<Napi::Function>());
+  pending->waker = addon.waker;
+  const LockWait::Notify notify = [](void* context) {
+    auto* ended = static_cast<PendingWait*>(context);
+    ended->waker.NonBlockingCall(ended);
+  };
+  Result<Done> started = pending->wait.Start(file, notify, pending.get());
+  if (!started.ok()) {
+    addon.files.Keep(std::move(file));
+    return FailureObject(env, started.failure());
+  }
+  if (addon.waits.empty()) addon.waker.Ref(env);
+  addon.waits.push_back(std::move(pending));
+  return env.Undefined();
+}
+
+// (fd): of no effect once the wait has ended
+Napi::Value CancelWaitCall(Info info) {
+  PendingWait* pending = Of(info).FindWait(info[0]);
+  if (pending == nullptr) return info.Env().Undefined();
+  Result<Done> cancelled = pending->wait.Cancel();
+  return cancelled.ok() ? info.Env().Undefined() : FailureObject(info.Env(), cancelled.failure());
+}
 
 // (fd, path)
 Napi::Value CheckLockCall(Info info) {
-  const FileHandle* file = Of(info).files.Find(info[0]);
+  const FileHandle* file = Of(info).FindFile(info[0]);
   if (file == nullptr) return BadHandle(info.Env());
   Result<Currency> currency = CheckLock(*file, Text(info, 1));
   if (!currency.ok()) return FailureObject(info.Env(), currency.failure());
@@ -178,7 +288,7 @@ Napi::Value WriteRecordCall(Info info) {
   const FileHandle* file = Of(info).files.Find(info[0]);
   if (file == nullptr) return BadHandle(info.Env());
   const auto data = info[1].As<Napi::Uint8Array>();
-  Result<Done> written = WriteRecord(*file, data.Data(), data.ByteLength(), info[2].As<Napi::Boolean>().Value());
+  Result<Done> written = WriteRecord(*file, data.Data(), data.ByteLength(), Flag(info, 2));
   return written.ok() ? info.Env().Undefined() : FailureObject(info.Env(), written.failure());
 }
 
@@ -196,7 +306,7 @@ void UnlockCall(Info info) {
 }
 
 // (fd)
-void CloseFileCall(Info info) { Of(info).files.Close(info[0]); }
+void CloseFileCall(Info info) { Of(info).files.Take(info[0]).Reset(); }
 
 // (host, port, backlog, dualStack)
 Napi::Value ListenCall(Info info) { return BoundSocketObject(info, Listen(ReadBindRequest(info))); }
@@ -227,7 +337,7 @@ void CloseDuplicateCall(Info info) {
 }
 
 // (fd)
-void CloseSocketCall(Info info) { Of(info).sockets.Close(info[0]); }
+void CloseSocketCall(Info info) { Of(info).sockets.Take(info[0]).Reset(); }
 
 // (pid)
 Napi::Value IdentifyProcessCall(Info info) {
@@ -255,7 +365,7 @@ Napi::Value IdentifyHostCall(Info info) {
 // (path, hints, firstOnly)
 Napi::Value FindLockHoldersCall(Info info) {
   const Napi::Env env = info.Env();
-  const LockEvidence evidence = FindLockHolders(Text(info, 0), Pids(info, 1), info[2].As<Napi::Boolean>().Value());
+  const LockEvidence evidence = FindLockHolders(Text(info, 0), Pids(info, 1), Flag(info, 2));
   auto holders = Napi::Array::New(env, evidence.holders.size());
   for (std::uint32_t i = 0; i < evidence.holders.size(); i++) holders[i] = evidence.holders[i];
   auto object = Napi::Object::New(env);
@@ -299,6 +409,9 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports["tryLockFile"] = Napi::Function::New<TryLockFileCall>(env);
   exports["tryLockDirectory"] = Napi::Function::New<TryLockDirectoryCall>(env);
+  exports["confirmLock"] = Napi::Function::New<ConfirmLockCall>(env);
+  exports["startWait"] = Napi::Function::New<StartWaitCall>(env);
+  exports["cancelWait"] = Napi::Function::New<CancelWaitCall>(env);
   exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);
   exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
   exports["removeLockFile"] = Napi::Function::New<RemoveLockFileCall>(env);

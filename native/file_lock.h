@@ -1,7 +1,7 @@
 // An exclusive lock on a file or directory that the kernel frees when its holder dies, however it dies.
 //
 // The lock belongs to the Handle, not to the process: a second attempt in the same process is refused like anybody
-// else's. No call here waits, and none follows a symbolic link in the last part of a path.
+// else's. No call here waits (lock_wait.h does), and none follows a symbolic link in the last part of a path.
 //
 // A lock file may be deleted by its holder, so having a lock on *a* file is not yet having *the* lock: somebody may
 // have locked a file that was unlinked meanwhile while the next one locks its successor at the same path. Every
@@ -32,6 +32,7 @@ enum class Hazard {
 enum class LockStatus {
   kLocked,
   kHeld,          // somebody else has it
+  kReplaced,      // of ConfirmLock only: this is not the file at the path any more; start again
   kRefused,       // see hazard; nothing was touched
   kNotExclusive,  // the filesystem granted one lock twice
 };
@@ -39,7 +40,7 @@ enum class LockStatus {
 struct LockAttempt {
   LockStatus status;
   Hazard hazard = Hazard::kNone;
-  FileHandle file = {};  // with kLocked
+  FileHandle file = {};  // with kLocked; with kHeld what was refused, to wait for, if there was one
   bool empty = false;    // with kLocked: nobody has ever written to it, and nobody misses it
 };
 
@@ -49,6 +50,10 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
 
 // Locks the directory at `path` itself; it must exist, and it is not changed.
 Result<LockAttempt> TryLockDirectory(const std::string& path) noexcept;
+
+// What the attempts look at once they have the lock, for somebody who had to wait for it: whether `file`, which is locked,
+// still is the one at `path`. The file stays with the caller.
+Result<LockAttempt> ConfirmLock(const FileHandle& file, const std::string& path, bool self_test) noexcept;
 
 enum class Currency { kCurrent, kMissing, kReplaced };
 

@@ -1,7 +1,6 @@
 // One lock on one file: taken, looked after, and let go.
 
 import { dirname, resolve } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import {
   alreadyRunning,
   codeOf,
@@ -11,9 +10,10 @@ import {
   lockUnsupported,
   systemError,
 } from "../errors.ts";
-import { type Hazard, isFailure, type LockAttempt, type NativeFailure, native } from "../native.ts";
+import { type Confirmation, type Hazard, isFailure, type LockAttempt, type NativeFailure, native } from "../native.ts";
 import { checkBoolean, checkNames, checkPath, checkSignal, checkTimeout } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
+import { type Limits, waitInKernel } from "./wait.ts";
 
 export interface TryLockOptions {
   /** Delete the file when the lock is released, and in an `exit` hook where one runs. Default: false. */
@@ -25,6 +25,18 @@ export interface LockOptions extends TryLockOptions {
   timeout?: number | undefined;
   /** Ends the wait; the promise then rejects with `signal.reason`. */
   signal?: AbortSignal | undefined;
+}
+
+/** What is to be locked. */
+export interface Lockable {
+  readonly path: string;
+  /**
+   * A gateway's file is proved to exclude others, and deleted later only if nobody has written to it. A directory itself has
+   * no content, and is never deleted.
+   */
+  readonly kind: "file" | "gateway-file" | "directory";
+  /** Of a plain file: whether to delete it at the release. */
+  readonly remove?: boolean;
 }
 
 /** How a lock is let go. */
@@ -98,7 +110,7 @@ export class FileLock {
    */
   write(data: Uint8Array, { cut }: { cut: boolean }): void {
     const failure = native().writeRecord(this.#fd, data, cut);
-    if (failure !== undefined) throw failed(this.path, dirname(this.path), failure);
+    if (failure !== undefined) throw failed({ path: this.path, kind: "file" }, failure);
   }
 
   #removeFile(): void {
@@ -137,80 +149,101 @@ function removeAll(): void {
 export function tryLockFile(path: string, options: TryLockOptions = {}): FileLock | null {
   const absolute = resolve(checkPath("path", path));
   const remove = checkBoolean("remove", checkNames(options, ["remove"]).remove, false);
-  return lockFrom(absolute, dirname(absolute), native().tryLockFile(absolute, false), () => ({
-    remove,
-    unlocks: true,
-  }));
+  return tryLock({ path: absolute, kind: "file", remove });
 }
 
 /**
- * Takes the lock on the file at `path`, waiting for it to become free.
+ * Takes the lock on the file at `path`, waiting for it to become free: in the kernel, on a thread of its own, in the
+ * order in which the kernel grants it. A wait keeps the event loop alive. Any number may wait at once, as long as the
+ * system has threads and descriptors for them.
  *
- * @throws GatewayLockError `ALREADY_RUNNING` when `timeout` ms have passed; what `tryLockFile` throws; `signal.reason`
+ * @throws GatewayLockError `ALREADY_RUNNING` when `timeout` ms have passed; what `tryLockFile` throws, `LOCK_FAILED` too
+ * when no thread can be started; `signal.reason`. Whoever is rejected does not have the lock, and does not get it later.
  */
 export async function lockFile(path: string, options: LockOptions = {}): Promise<FileLock> {
-  const { remove, timeout, signal } = checkNames(options, ["remove", "timeout", "signal"]);
+  const given = checkNames(options, ["remove", "timeout", "signal"]);
   const absolute = resolve(checkPath("path", path));
-  const wait = { timeout: checkTimeout("timeout", timeout, Infinity), signal: checkSignal(signal) };
-  const deadline = performance.now() + wait.timeout;
+  const remove = checkBoolean("remove", given.remove, false);
+  const timeout = checkTimeout("timeout", given.timeout, Infinity);
+  const limits = { deadline: performance.now() + timeout, signal: checkSignal(given.signal) };
+  const file: Lockable = { path: absolute, kind: "file", remove };
   for (;;) {
-    wait.signal?.throwIfAborted();
-    const lock = tryLockFile(absolute, { remove });
+    limits.signal?.throwIfAborted();
+    const isLast = performance.now() >= limits.deadline;
+    const lock = isLast ? tryLock(file) : await waitForLock(file, limits);
     if (lock !== null) return lock;
-    const left = deadline - performance.now();
-    if (left <= 0) {
-      const { holders } = native().findLockHolders(absolute, [], true);
-      throw alreadyRunning(holders[0] ?? null, wait.timeout, { lockPath: absolute });
-    }
-    await pause(Math.min(POLL_INTERVAL, left), wait.signal);
+    if (!isLast) continue;
+    const { holders } = native().findLockHolders(absolute, [], true);
+    throw alreadyRunning(holders[0] ?? null, timeout, { lockPath: absolute });
   }
 }
 
-/** How often a wait looks again, in ms. */
-export const POLL_INTERVAL = 25;
+/** @internal `null` = someone else has it. */
+export function tryLock(lockable: Lockable): FileLock | null {
+  const attempt = attemptOn(lockable, false);
+  if (isFailure(attempt)) throw failed(lockable, attempt);
+  return attempt.status === "held" ? null : lockFrom(lockable, attempt);
+}
 
-/** @throws `signal.reason` as soon as it aborts */
-export async function pause(ms: number, signal: AbortSignal | null): Promise<void> {
+/**
+ * Waits for the lock.
+ *
+ * @returns `null` if the deadline has passed, or what was held is not at the path any more: look again
+ * @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
+ * @internal
+ */
+export async function waitForLock(lockable: Lockable, limits: Limits): Promise<FileLock | null> {
+  const { path, kind } = lockable;
+  const attempt = attemptOn(lockable, true);
+  if (isFailure(attempt)) {
+    if (kind !== "file" && codeOf(systemError(attempt, path)) === "ENOENT") return null;
+    throw failed(lockable, attempt);
+  }
+  if (attempt.status !== "held") return lockFrom(lockable, attempt);
+  const { fd } = attempt;
+  if (fd === undefined) return null;
+  // Nobody tells the holder of a plain file that it was deleted, and newcomers then lock the new one. The owner of a gateway is told,
+  // and still has the port: it is waited for to the end.
+  const isStale = () => native().checkLock(fd, path) !== "current";
+  let lock: FileLock | null = null;
   try {
-    await delay(ms, undefined, signal === null ? {} : { signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error;
+    const end = await waitInKernel(fd, limits, kind === "file" ? isStale : null);
+    if (isFailure(end)) throw failed(lockable, end);
+    limits.signal?.throwIfAborted();
+    if (end === "cancelled") return null;
+    const confirmation = native().confirmLock(fd, path, kind === "gateway-file");
+    if (isFailure(confirmation)) throw failed(lockable, confirmation);
+    if (confirmation.status === "replaced") return null;
+    lock = lockFrom(lockable, confirmation.status === "locked" ? { ...confirmation, fd } : confirmation);
+    return lock;
+  } finally {
+    if (lock === null) {
+      native().unlock(fd);
+      native().closeFile(fd);
+    }
   }
 }
 
-/** @internal The file lock of a gateway: proved to exclude others, and deleted later only if nobody has written to it. */
-export function tryLockGatewayFile(path: string): FileLock | null {
-  return lockFrom(path, dirname(path), native().tryLockFile(path, true), (empty) => ({
-    remove: empty,
-    unlocks: false,
-  }));
+function attemptOn({ path, kind }: Lockable, toWait: boolean): LockAttempt | NativeFailure {
+  return kind === "directory"
+    ? native().tryLockDirectory(path, toWait)
+    : native().tryLockFile(path, kind === "gateway-file", toWait);
 }
 
-/** @internal The lock on a directory itself. It has no content, and is never deleted. */
-export function tryLockDirectory(path: string): FileLock | null {
-  return lockFrom(path, path, native().tryLockDirectory(path), () => ({ remove: false, unlocks: false }));
-}
+type Granted = Extract<LockAttempt, { status: "locked" }>;
+type Denied = Exclude<Confirmation, { status: "locked" | "replaced" }>;
 
-function lockFrom(
-  path: string,
-  directory: string,
-  attempt: LockAttempt | NativeFailure,
-  terms: (empty: boolean) => Terms,
-): FileLock | null {
-  if (isFailure(attempt)) throw failed(path, directory, attempt);
+function lockFrom(lockable: Lockable, attempt: Granted | Denied): FileLock {
+  const { path, kind } = lockable;
   switch (attempt.status) {
-    case "locked":
-      return new FileLock(path, attempt.fd, terms(attempt.empty));
-    case "held":
-      return null;
+    case "locked": {
+      const remove = kind === "gateway-file" ? attempt.empty : (lockable.remove ?? false);
+      return new FileLock(path, attempt.fd, { remove, unlocks: kind === "file" });
+    }
     case "refused":
       throw lockFailed(path, HAZARDS[attempt.hazard]);
     case "not-exclusive":
-      throw lockUnsupported(
-        describe(path, directory),
-        "it granted one lock twice; use a lockDir on a local filesystem",
-      );
+      throw lockUnsupported(describe(lockable), "it granted one lock twice; use a lockDir on a local filesystem");
   }
 }
 
@@ -235,18 +268,20 @@ const NO_LOCKS: ReadonlySet<string | undefined> = new Set([
   "EBADF",
 ]);
 
-function failed(path: string, directory: string, failure: NativeFailure): GatewayLockError {
+function failed(lockable: Lockable, failure: NativeFailure): GatewayLockError {
+  const { path } = lockable;
   const cause = systemError(failure, path);
   if (failure.syscall === "flock" && NO_LOCKS.has(codeOf(cause))) {
-    return lockUnsupported(describe(path, directory), `${cause.message}; use a lockDir on a local filesystem`, cause);
+    return lockUnsupported(describe(lockable), `${cause.message}; use a lockDir on a local filesystem`, cause);
   }
   return lockFailed(path, cause.message, cause);
 }
 
-function describe(lockPath: string, directory: string): { directory: string; type: string; lockPath: string } {
+function describe({ path, kind }: Lockable): { directory: string; type: string; lockPath: string } {
+  const directory = kind === "directory" ? path : dirname(path);
   try {
-    return { directory, type: filesystemOf(directory).type, lockPath };
+    return { directory, type: filesystemOf(directory).type, lockPath: path };
   } catch {
-    return { directory, type: "unknown", lockPath };
+    return { directory, type: "unknown", lockPath: path };
   }
 }

@@ -3,7 +3,7 @@
 import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { codeOf, type GatewayLockError, lockFailed, lockLost, lockUnsupported, reasonOf } from "../errors.ts";
-import { type FileLock, tryLockDirectory, tryLockGatewayFile } from "./file-lock.ts";
+import { FileLock, type Lockable, tryLock } from "./file-lock.ts";
 import { filesystemOf } from "./filesystem.ts";
 import { encodeRecord, type OwnerFields, type OwnerRecord } from "./record.ts";
 import { isWritable, type Resource } from "./resources.ts";
@@ -11,8 +11,8 @@ import { isWritable, type Resource } from "./resources.ts";
 /** A resource that someone else has. */
 export interface Refusal {
   readonly resource: Resource;
-  /** Where the kernel refused: the directory itself, or its lock file. */
-  readonly heldPath: string;
+  /** What the kernel refused: the directory itself, or a lock file. */
+  readonly held: Lockable;
 }
 
 /** How often in a row a lock directory may vanish between being made and being used. */
@@ -28,26 +28,37 @@ interface HeldResource {
 export class LockSet {
   readonly #held: HeldResource[] = [];
   readonly #allowNetworkFilesystem: boolean;
+  /** A lock that was waited for, until its turn comes. */
+  #granted: FileLock | null;
   #content: Buffer | null = null;
 
-  private constructor(allowNetworkFilesystem: boolean) {
+  private constructor(allowNetworkFilesystem: boolean, granted: FileLock | null) {
     this.#allowNetworkFilesystem = allowNetworkFilesystem;
+    this.#granted = granted;
   }
 
-  /** @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; nothing is held then */
-  static tryLock(resources: readonly Resource[], allowNetworkFilesystem: boolean): LockSet | Refusal {
-    const locks = new LockSet(allowNetworkFilesystem);
+  /**
+   * `granted` is one of the locks that the caller has already, because it waited for it. It becomes part of the set, or is released.
+   *
+   * @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; nothing is held then
+   */
+  static tryLock(
+    resources: readonly Resource[],
+    allowNetworkFilesystem: boolean,
+    granted: FileLock | null,
+  ): LockSet | Refusal {
+    const locks = new LockSet(allowNetworkFilesystem, granted);
+    let complete = false;
     try {
       for (const resource of resources) {
         const refusal = locks.#tryAdd(resource);
-        if (refusal === null) continue;
-        locks.release();
-        return refusal;
+        if (refusal !== null) return refusal;
       }
+      complete = true;
       return locks;
-    } catch (error) {
-      locks.release();
-      throw error;
+    } finally {
+      locks.#granted?.release();
+      if (!complete) locks.release();
     }
   }
 
@@ -104,22 +115,68 @@ export class LockSet {
   }
 
   #tryAdd(resource: Resource): Refusal | null {
-    let directoryLock: FileLock | null = null;
     const home = resource.isDirectory ? resource.path : dirname(resource.path);
     requireLocalFilesystem(home, resource.lockPath, this.#allowNetworkFilesystem);
-    if (resource.isDirectory) {
-      const locked = lockDirectoryItself(resource.path, this.#allowNetworkFilesystem);
-      if (locked === "held") return { resource, heldPath: resource.path };
-      directoryLock = locked;
-    }
+    let directoryLock: FileLock | null = null;
     let fileLock: FileLock | null = null;
     try {
-      fileLock = lockFileOf(resource, this.#allowNetworkFilesystem);
-      if (fileLock === null) return { resource, heldPath: resource.lockPath };
+      if (resource.isDirectory) {
+        const itself: Lockable = { path: resource.path, kind: "directory" };
+        const locked = this.#lockDirectory(itself);
+        if (locked === "held") return { resource, held: itself };
+        directoryLock = locked;
+      }
+      const file = this.#lockFileOf(resource);
+      if (!(file instanceof FileLock)) return { resource, held: file };
+      fileLock = file;
       this.#held.push({ resource, directoryLock, fileLock });
       return null;
     } finally {
       if (fileLock === null) directoryLock?.release();
+    }
+  }
+
+  #lock(lockable: Lockable): FileLock | null {
+    const granted = this.#granted;
+    if (granted?.path !== lockable.path) return tryLock(lockable);
+    this.#granted = null;
+    return granted;
+  }
+
+  /** `null` where the filesystem has no such locks. */
+  #lockDirectory(lockable: Lockable): FileLock | null | "held" {
+    try {
+      return this.#lock(lockable) ?? "held";
+    } catch (error) {
+      // NFS makes flock a byte-range lock, which wants a descriptor open for writing: a directory has none (flock(2)).
+      const unlockable = codeOf(error) === "LOCK_UNSUPPORTED" && this.#allowNetworkFilesystem;
+      if (unlockable && filesystemOf(lockable.path).network) return null;
+      throw error;
+    }
+  }
+
+  /** The lock, or what someone else has. A config whose directory can't be written is locked under the state directory. */
+  #lockFileOf({ lockPath, lockDirectory, fallbackLockPath }: Resource): FileLock | Lockable {
+    try {
+      return this.#lockIn(lockDirectory, lockPath);
+    } catch (error) {
+      const denied = ["EACCES", "EPERM", "EROFS"].includes(codeOf((error as Error).cause) ?? "");
+      if (fallbackLockPath === null || !denied || isWritable(dirname(lockDirectory))) throw error;
+      return this.#lockIn(dirname(fallbackLockPath), fallbackLockPath);
+    }
+  }
+
+  /** Somebody who is just wiping the lock directory makes this start again, not fail. */
+  #lockIn(lockDirectory: string, lockPath: string): FileLock | Lockable {
+    const lockable: Lockable = { path: lockPath, kind: "gateway-file" };
+    for (let round = 1; ; round++) {
+      try {
+        makeLockDirectory(lockDirectory, lockPath);
+        requireLocalFilesystem(lockDirectory, lockPath, this.#allowNetworkFilesystem);
+        return this.#lock(lockable) ?? lockable;
+      } catch (error) {
+        if (codeOf((error as Error).cause) !== "ENOENT" || round === MAX_WIPES) throw error;
+      }
     }
   }
 
@@ -144,7 +201,8 @@ export class LockSet {
     anchor.directoryLock?.assertCurrent();
     let restored: FileLock | null = null;
     try {
-      restored = lockIn(dirname(path), path, this.#allowNetworkFilesystem);
+      const file = this.#lockIn(dirname(path), path);
+      restored = file instanceof FileLock ? file : null;
       restored?.write(this.#content, { cut: true });
     } catch (cause) {
       restored?.release();
@@ -160,41 +218,6 @@ export class LockSet {
 
 function isInLocksOf(directory: string, lockPath: string): boolean {
   return dirname(dirname(lockPath)) === directory;
-}
-
-function lockDirectoryItself(path: string, allowNetworkFilesystem: boolean): FileLock | null | "held" {
-  try {
-    return tryLockDirectory(path) ?? "held";
-  } catch (error) {
-    // NFS makes flock a byte-range lock, which wants a descriptor open for writing: a directory has none (flock(2)).
-    if (codeOf(error) === "LOCK_UNSUPPORTED" && allowNetworkFilesystem && filesystemOf(path).network) return null;
-    throw error;
-  }
-}
-
-/** `null` = someone else has it. A config whose directory can't be written is locked under the state directory. */
-function lockFileOf(resource: Resource, allowNetworkFilesystem: boolean): FileLock | null {
-  const { lockPath, lockDirectory, fallbackLockPath } = resource;
-  try {
-    return lockIn(lockDirectory, lockPath, allowNetworkFilesystem);
-  } catch (error) {
-    const denied = ["EACCES", "EPERM", "EROFS"].includes(codeOf((error as Error).cause) ?? "");
-    if (fallbackLockPath === null || !denied || isWritable(dirname(lockDirectory))) throw error;
-    return lockIn(dirname(fallbackLockPath), fallbackLockPath, allowNetworkFilesystem);
-  }
-}
-
-/** `null` = someone else has it. Somebody who is just wiping the lock directory makes this start again, not fail. */
-function lockIn(lockDirectory: string, lockPath: string, allowNetworkFilesystem: boolean): FileLock | null {
-  for (let round = 1; ; round++) {
-    try {
-      makeLockDirectory(lockDirectory, lockPath);
-      requireLocalFilesystem(lockDirectory, lockPath, allowNetworkFilesystem);
-      return tryLockGatewayFile(lockPath);
-    } catch (error) {
-      if (codeOf((error as Error).cause) !== "ENOENT" || round === MAX_WIPES) throw error;
-    }
-  }
 }
 
 /** Makes the directory (0700) if it is missing. What root makes belongs to the owner of the directory it lies in. */

@@ -21,7 +21,7 @@ constexpr mode_t kWritableByOthers = S_IWGRP | S_IWOTH;
 int Fd(const FileHandle& file) noexcept { return static_cast<int>(file.raw()); }
 
 LockAttempt Refused(Hazard hazard) noexcept { return LockAttempt{LockStatus::kRefused, hazard}; }
-LockAttempt Held() noexcept { return LockAttempt{LockStatus::kHeld}; }
+LockAttempt Held(FileHandle file = {}) noexcept { return LockAttempt{LockStatus::kHeld, Hazard::kNone, std::move(file)}; }
 
 bool SameFile(const struct stat& a, const struct stat& b) noexcept { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
 
@@ -116,7 +116,7 @@ Result<Exclusion> TestExclusion(const std::string& path, const struct stat& lock
 
 Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcept {
   for (int round = 0; round < kMaxRounds; round++) {
-    struct stat directory, before, opened, after;
+    struct stat directory, before, opened;
     if (stat(ParentOf(path).c_str(), &directory) == -1) return Failure{errno, "stat"};
     if (const Hazard hazard = HazardOfDirectory(directory); hazard != Hazard::kNone) return Refused(hazard);
 
@@ -138,25 +138,15 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
     if (const Hazard hazard = HazardOfFile(opened, directory); hazard != Hazard::kNone) return Refused(hazard);
 
     if (const int error = Flock(file); error == EWOULDBLOCK) {
-      return Held();
+      return Held(std::move(file));
     } else if (error != 0) {
       return Failure{error, "flock"};
     }
-    if (self_test) {
-      Result<Exclusion> exclusion = TestExclusion(path, opened);
-      if (!exclusion.ok()) return exclusion.failure();
-      if (exclusion.value() == Exclusion::kReplaced) continue;
-      if (exclusion.value() == Exclusion::kNo) return LockAttempt{LockStatus::kNotExclusive};
-    }
-
-    if (fstat(Fd(file), &opened) == -1) return Failure{errno, "fstat"};
-    if (lstat(path.c_str(), &after) == -1) {
-      if (errno == ENOENT) continue;
-      return Failure{errno, "lstat"};
-    }
-    if (!SameFile(opened, after)) continue;
-    if (opened.st_nlink > 1) return Refused(Hazard::kHardLinks);
-    return LockAttempt{LockStatus::kLocked, Hazard::kNone, std::move(file), opened.st_size == 0};
+    Result<LockAttempt> attempt = ConfirmLock(file, path, self_test);
+    if (!attempt.ok()) return attempt;
+    if (attempt.value().status == LockStatus::kReplaced) continue;
+    if (attempt.value().status == LockStatus::kLocked) attempt.value().file = std::move(file);
+    return attempt;
   }
   return Held();
 }
@@ -170,17 +160,35 @@ Result<LockAttempt> TryLockDirectory(const std::string& path) noexcept {
       return Failure{errno, "open"};
     }
     if (const int error = Flock(directory); error == EWOULDBLOCK) {
-      return Held();
+      return Held(std::move(directory));
     } else if (error != 0) {
       return Failure{error, "flock"};
     }
-    Result<Currency> currency = CheckLock(directory, path);
-    if (!currency.ok()) return currency.failure();
-    if (currency.value() == Currency::kCurrent) {
-      return LockAttempt{LockStatus::kLocked, Hazard::kNone, std::move(directory)};
-    }
+    Result<LockAttempt> attempt = ConfirmLock(directory, path, false);
+    if (!attempt.ok()) return attempt;
+    if (attempt.value().status == LockStatus::kReplaced) continue;
+    attempt.value().file = std::move(directory);
+    return attempt;
   }
   return Held();
+}
+
+Result<LockAttempt> ConfirmLock(const FileHandle& file, const std::string& path, bool self_test) noexcept {
+  struct stat locked, there;
+  if (fstat(Fd(file), &locked) == -1) return Failure{errno, "fstat"};
+  if (self_test) {
+    Result<Exclusion> exclusion = TestExclusion(path, locked);
+    if (!exclusion.ok()) return exclusion.failure();
+    if (exclusion.value() == Exclusion::kReplaced) return LockAttempt{LockStatus::kReplaced};
+    if (exclusion.value() == Exclusion::kNo) return LockAttempt{LockStatus::kNotExclusive};
+  }
+  if (lstat(path.c_str(), &there) == -1) {
+    if (errno == ENOENT || errno == ENOTDIR) return LockAttempt{LockStatus::kReplaced};
+    return Failure{errno, "lstat"};
+  }
+  if (!SameFile(locked, there)) return LockAttempt{LockStatus::kReplaced};
+  if (S_ISREG(there.st_mode) && there.st_nlink > 1) return Refused(Hazard::kHardLinks);
+  return LockAttempt{LockStatus::kLocked, Hazard::kNone, FileHandle(), locked.st_size == 0};
 }
 
 Result<Currency> CheckLock(const FileHandle& file, const std::string& path) noexcept {

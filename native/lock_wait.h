@@ -1,0 +1,46 @@
+// Waiting for a lock that somebody else has: in the kernel, on a thread that does nothing else.
+//
+// Whoever waits holds nothing, and whoever has stopped waiting never gets the lock: when a wait that was cancelled has
+// ended, its lock was not granted, or is free again.
+#pragma once
+
+#include <memory>
+
+#include "handle.h"
+#include "result.h"
+
+namespace gateway_lock {
+
+enum class WaitEnd { kLocked, kCancelled };
+
+class LockWait {
+ public:
+  // Called once, by the waiting thread, when the wait has ended: Finish() does not block any more.
+  using Notify = void (*)(void* context);
+
+  LockWait() noexcept = default;
+  LockWait(const LockWait&) = delete;
+  LockWait& operator=(const LockWait&) = delete;
+  // Cancels, and waits for the thread: for a second at most, because some filesystems do not let go of a thread that waits.
+  // Such a thread is left behind with what it needs, and closes the file when it gets out.
+  ~LockWait();
+
+  // Takes the file, and starts to wait for its lock. When no thread can be started, the caller keeps the file.
+  Result<Done> Start(FileHandle& file, Notify notify, void* context) noexcept;
+
+  // Ends the wait within microseconds, whether the thread waits already or not; nothing once it has ended. EAGAIN if the
+  // system can't now.
+  Result<Done> Cancel() noexcept;
+
+  // The file that is waited for; Finish() gives it back.
+  const FileHandle& file() const noexcept;
+
+  // Blocks until the wait has ended.
+  Result<WaitEnd> Finish(FileHandle& file) noexcept;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace gateway_lock

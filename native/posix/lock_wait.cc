@@ -1,0 +1,165 @@
+// A blocked flock(2) ends early only by a signal, and a signal that comes just before the call would be lost. So the handler
+// does not return into the waiting thread: it jumps out of the call, wherever it met it. The signal is blocked in that
+// thread from its birth until a place to jump to is there, and stays pending for as long; so one signal is always enough.
+//
+// Jumping is safe because all that it may interrupt are two calls of pthread_sigmask(3) and one of flock(2), in a frame
+// without destructors. What it can't tell is whether flock had just succeeded, so the lock is given up in any case.
+
+#include "../lock_wait.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/file.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+#include "wait_signal.h"
+
+namespace gateway_lock {
+namespace {
+
+// Enough for a signal's frame with the widest vector registers, several times over; of a thousand threads, little is ever
+// touched.
+constexpr std::size_t kStackSize = 64 * 1024;
+constexpr auto kPatience = std::chrono::seconds(1);
+constexpr auto kRetry = std::chrono::milliseconds(1);
+
+pthread_once_t prepared = PTHREAD_ONCE_INIT;
+int wait_signal = 0;
+// Not thread_local, which may allocate when it is first touched: the handler may meet a thread that is none of ours.
+pthread_key_t escape_key;
+
+void Escape(int) {
+  if (void* escape = pthread_getspecific(escape_key)) siglongjmp(*static_cast<sigjmp_buf*>(escape), 1);
+}
+
+void Prepare() {
+  if (pthread_key_create(&escape_key, nullptr) != 0) return;
+  const int signal = ChooseWaitSignal();
+  struct sigaction action = {};
+  action.sa_handler = Escape;
+  sigemptyset(&action.sa_mask);
+  if (signal != 0 && sigaction(signal, &action, nullptr) == 0) wait_signal = signal;
+}
+
+void SetMask(int how) noexcept {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, wait_signal);
+  pthread_sigmask(how, &set, nullptr);
+}
+
+// 0, or errno; ECANCELED after a signal.
+int BlockOn(int fd) noexcept {
+  sigjmp_buf escape;
+  if (const int error = pthread_setspecific(escape_key, &escape); error != 0) return error;
+  if (sigsetjmp(escape, 0) != 0) {
+    flock(fd, LOCK_UN);
+    return ECANCELED;
+  }
+  SetMask(SIG_UNBLOCK);
+  int result;
+  do {
+    result = flock(fd, LOCK_EX);
+  } while (result == -1 && errno == EINTR);
+  const int error = result == -1 ? errno : 0;
+  SetMask(SIG_BLOCK);
+  return error;
+}
+
+}  // namespace
+
+struct LockWait::State {
+  FileHandle file;
+  Notify notify;
+  void* context;
+  pthread_t thread;
+  int error = 0;
+  std::mutex mutex;
+  std::condition_variable left_changed;
+  bool left = false;
+
+  static void* Run(void* owned) noexcept {
+    const std::unique_ptr<std::shared_ptr<State>> self(static_cast<std::shared_ptr<State>*>(owned));
+    State& state = **self;
+    state.error = BlockOn(static_cast<int>(state.file.raw()));
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    if (state.notify != nullptr) state.notify(state.context);
+    state.left = true;
+    state.left_changed.notify_one();
+    return nullptr;
+  }
+};
+
+Result<Done> LockWait::Start(FileHandle& file, Notify notify, void* context) noexcept {
+  pthread_once(&prepared, Prepare);
+  if (wait_signal == 0) return Failure{EAGAIN, "sigaction"};
+
+  state_ = std::make_shared<State>();
+  state_->file = std::move(file);
+  state_->notify = notify;
+  state_->context = context;
+  auto owned = std::make_unique<std::shared_ptr<State>>(state_);
+
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, std::max<std::size_t>(kStackSize, PTHREAD_STACK_MIN));
+  // A thread inherits this mask: the signals of the host go to the host's threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(&state_->thread, &attributes, State::Run, owned.get());
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  if (error != 0) {
+    file = std::move(state_->file);
+    state_.reset();
+    return Failure{error, "pthread_create"};
+  }
+  owned.release();
+  return Done{};
+}
+
+Result<Done> LockWait::Cancel() noexcept {
+  const int error = pthread_kill(state_->thread, wait_signal);
+  // ESRCH: it has ended by itself. A thread that is not joined yet keeps its identity.
+  if (error != 0 && error != ESRCH) return Failure{error, "pthread_kill"};
+  return Done{};
+}
+
+const FileHandle& LockWait::file() const noexcept { return state_->file; }
+
+Result<WaitEnd> LockWait::Finish(FileHandle& file) noexcept {
+  const std::shared_ptr<State> state = std::move(state_);
+  pthread_join(state->thread, nullptr);
+  file = std::move(state->file);
+  if (state->error == 0) return WaitEnd::kLocked;
+  if (state->error == ECANCELED) return WaitEnd::kCancelled;
+  return Failure{state->error, "flock"};
+}
+
+LockWait::~LockWait() {
+  if (state_ == nullptr) return;
+  std::unique_lock<std::mutex> lock(state_->mutex);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  bool sent = Cancel().ok();
+  while (!state_->left && std::chrono::steady_clock::now() < deadline) {
+    if (!sent) sent = Cancel().ok();
+    state_->left_changed.wait_until(lock, sent ? deadline : std::chrono::steady_clock::now() + kRetry);
+  }
+  if (state_->left) {
+    lock.unlock();
+    pthread_join(state_->thread, nullptr);
+  } else {
+    state_->notify = nullptr;
+    pthread_detach(state_->thread);
+  }
+}
+
+}  // namespace gateway_lock
