@@ -4,7 +4,8 @@
       "target_name": "gateway_lock",
       "sources": ["native/binding.cc"],
       "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api"],
-      "defines": ["NAPI_VERSION=8"],
+      # A worker that is being terminated can't be thrown at; without the second one that would end the whole process.
+      "defines": ["NAPI_VERSION=8", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "conditions": [
         ["OS=='linux'", {
           "sources": [
