@@ -1,4 +1,4 @@
-// Shows the promise with real processes: a gateway, a refused duplicate, SIGKILL with a client connected, a restart.
+// Shows the promise with real processes: a gateway, a refused duplicate, SIGKILL with a client connected, a restart, a standby.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -16,9 +16,11 @@ const DEADLINE = 10_000; // ms for all of it: it ends by itself, whatever happen
 const stateDir = mkdtempSync(join(tmpdir(), "gateway-lock-demo-"));
 const children = [];
 
-function start() {
+function start(...flags) {
   const path = fileURLToPath(new URL("gateway.mjs", import.meta.url));
-  const child = spawn(process.execPath, [path, stateDir, String(PORT)], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [path, ...flags, stateDir, String(PORT)], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   children.push(child);
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => console.log(`    ${line}`));
@@ -26,8 +28,8 @@ function start() {
   return child;
 }
 
-/** Resolves when it has printed that it owns the port; rejects when it ends instead. */
-async function owning(child) {
+/** Resolves when it has printed something: that it owns the port, or waits for it; rejects when it ends instead. */
+async function speaking(child) {
   const ended = once(child, "exit").then(([code]) => {
     throw new Error(`the gateway ended with exit code ${code}; is something else on port ${PORT}?`);
   });
@@ -46,7 +48,7 @@ async function ask(text) {
 async function demo() {
   console.log(`1. A gateway starts on ${URL_HERE}, with a state directory of its own.`);
   const first = start();
-  await owning(first);
+  await speaking(first);
   const { client, answer } = await ask("hello");
   console.log(`    a client is connected and hears "${answer}"`);
 
@@ -64,16 +66,27 @@ async function demo() {
   console.log("4. It is started again at once.");
   const started = performance.now();
   const second = start();
-  const answered = owning(second).then(() => ask("are you back?"));
+  const answered = speaking(second).then(() => ask("are you back?"));
   const { client: next, answer: back } = await answered;
   const ms = Math.round(performance.now() - started);
   console.log(`    "${back}": takeover in ${ms} ms, from spawning the process to its first answer`);
-  next.terminate();
 
-  const ended = once(second, "close");
-  second.kill("SIGTERM");
-  const [last] = await ended;
-  console.log(`5. SIGTERM ends it in good order, with exit code ${last}.`);
+  console.log("5. A standby starts. It waits in the kernel, until SIGKILL hits the owner.");
+  const standby = start("--standby");
+  await speaking(standby);
+  next.on("error", () => {});
+  const killed = performance.now();
+  const takeover = once(standby.stdout, "data");
+  second.kill("SIGKILL");
+  await takeover;
+  const { client: last, answer: again } = await ask("and you?");
+  console.log(`    "${again}": it answered ${Math.round(performance.now() - killed)} ms after the kill`);
+  last.terminate();
+
+  const ended = once(standby, "close");
+  standby.kill("SIGTERM");
+  const [status] = await ended;
+  console.log(`6. SIGTERM ends it in good order, with exit code ${status}.`);
 }
 
 const timer = setTimeout(() => {

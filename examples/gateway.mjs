@@ -1,19 +1,26 @@
 // A small WebSocket gateway that is alone on its host. Copy it, and put your own work where the echo is.
 //
-//   node gateway.mjs [state directory] [port]
+//   node gateway.mjs [--standby] [state directory] [port]
+//
+// With --standby it waits while another one owns the gateway, and takes over when that is gone.
 
+import { subscribe } from "node:diagnostics_channel";
 import { createServer } from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { acquireGateway, GatewayLockError } from "gateway-lock";
 import { WebSocketServer } from "ws";
 
-const stateDir = process.argv[2] ?? join(homedir(), ".example-gateway");
-const port = Number(process.argv[3] ?? 18789);
+const { values, positionals } = parseArgs({ options: { standby: { type: "boolean" } }, allowPositionals: true });
+const stateDir = positionals[0] ?? join(homedir(), ".example-gateway");
+const port = Number(positionals[1] ?? 18789);
+
+subscribe("gateway-lock:wait", () => console.log(`gateway: pid ${process.pid} waits as a standby`));
 
 let gateway;
 try {
-  gateway = await acquireGateway({ stateDir, port });
+  gateway = await acquireGateway({ stateDir, port, timeout: values.standby ? Infinity : 0 });
 } catch (error) {
   if (!(error instanceof GatewayLockError)) throw error;
   console.error(`gateway: ${error.message}`);

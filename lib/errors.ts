@@ -150,6 +150,8 @@ const NEXT_STEPS: Readonly<Record<string, string>> = {
   ENOSPC: "; free some space there",
   EDQUOT: "; free some space there",
   EMFILE: "; raise the limit of open files (ulimit -n)",
+  EAGAIN:
+    "; every wait takes a thread: raise the limit of processes and threads (ulimit -u, or pids.max of the cgroup)",
 };
 
 export function lockFailed(lockPath: string, reason: string, cause?: unknown): GatewayLockError {

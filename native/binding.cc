@@ -243,6 +243,10 @@ Napi::Value StartWaitCall(Info info) {
   if (!file) return BadHandle(env);
   if (static_cast<napi_threadsafe_function>(addon.waker) == nullptr) {
     addon.waker = Waker::New(env, "gateway-lock wait", 0, 1, &addon);
+    if (static_cast<napi_threadsafe_function>(addon.waker) == nullptr) {  // the environment is ending
+      addon.files.Keep(std::move(file));
+      return FailureObject(env, Failure{ECANCELED, "napi_create_threadsafe_function"});
+    }
     // Hooks run in reverse order: this one before Node takes the waker away.
     env.AddCleanupHook([](Addon* ending) { ending->EndWaits(); }, &addon);
   }

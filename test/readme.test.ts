@@ -20,7 +20,7 @@ it.each(examples)("the example at line $line runs", async ({ code }) => {
   const project = temporaryDirectory();
   mkdirSync(join(project, "node_modules"));
   symlinkSync(root, join(project, "node_modules/gateway-lock"));
-  for (const name of ["ws", "express", "fastify"]) {
+  for (const name of ["ws", "express", "fastify", "pino", "prom-client"]) {
     symlinkSync(join(root, "node_modules", name), join(project, "node_modules", name));
   }
   const port = await freePort();

@@ -99,7 +99,7 @@ struct LockWait::State {
 
 Result<Done> LockWait::Start(FileHandle& file, Notify notify, void* context) noexcept {
   pthread_once(&prepared, Prepare);
-  if (wait_signal == 0) return Failure{EAGAIN, "sigaction"};
+  if (wait_signal == 0) return Failure{EBUSY, "sigaction"};  // somebody has them all
 
   state_ = std::make_shared<State>();
   state_->file = std::move(file);
