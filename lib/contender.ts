@@ -37,8 +37,7 @@ export async function contend(options: ResolvedOptions, chronicle: Chronicle): P
   const deadline = performance.now() + timeout;
   let granted: FileLock | null = null;
   for (let waited = false; ; waited = true) {
-    const { resources, locks } = tryAll(options, granted);
-    chronicle.lockPaths = resources.map(({ lockPath }) => lockPath);
+    const { resources, locks } = tryAll(options, granted, chronicle);
     if (locks instanceof LockSet) return { locks, resources, waited };
     if (performance.now() < deadline) {
       if (!waited) chronicle.tell("wait");
@@ -59,11 +58,13 @@ export async function contend(options: ResolvedOptions, chronicle: Chronicle): P
 function tryAll(
   options: ResolvedOptions,
   granted: FileLock | null,
+  chronicle: Chronicle,
 ): { resources: readonly Resource[]; locks: LockSet | Refusal } {
   let resources: readonly Resource[];
   try {
     options.signal?.throwIfAborted();
     resources = resolveResources(options);
+    chronicle.lockPaths = resources.map(({ lockPath }) => lockPath);
   } catch (error) {
     granted?.release();
     throw error;

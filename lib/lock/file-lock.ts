@@ -13,7 +13,7 @@ import {
 import { type Confirmation, type Hazard, isFailure, type LockAttempt, type NativeFailure, native } from "../native.ts";
 import { checkBoolean, checkNames, checkPath, checkSignal, checkTimeout } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
-import { type Limits, waitInKernel } from "./wait.ts";
+import { type Limits, pause, waitInKernel } from "./wait.ts";
 
 export interface TryLockOptions {
   /** Delete the file when the lock is released, and in an `exit` hook where one runs. Default: false. */
@@ -48,6 +48,9 @@ interface Terms {
    */
   readonly unlocks: boolean;
 }
+
+/** How long to leave a file alone that others have made and deleted a thousand times while we tried. ms */
+const CROWDED = 1;
 
 /** Keeps every held lock reachable: garbage collection releases nothing. */
 const held = new Set<FileLock>();
@@ -201,7 +204,10 @@ export async function waitForLock(lockable: Lockable, limits: Limits): Promise<F
   }
   if (attempt.status !== "held") return lockFrom(lockable, attempt);
   const { fd } = attempt;
-  if (fd === undefined) return null;
+  if (fd === undefined) {
+    await pause(CROWDED, limits.signal);
+    return null;
+  }
   // Nobody tells the holder of a plain file that it was deleted, and newcomers then lock the new one. The owner of a gateway is told,
   // and still has the port: it is waited for to the end.
   const isStale = () => native().checkLock(fd, path) !== "current";
