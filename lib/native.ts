@@ -20,7 +20,7 @@ export type Hazard =
   | "writable-directory"
   | "not-directory";
 
-type NotLocked = { readonly status: "refused"; readonly hazard: Hazard } | { readonly status: "not-exclusive" };
+export type NotLocked = { readonly status: "refused"; readonly hazard: Hazard } | { readonly status: "not-exclusive" };
 
 /** A held file has an `fd` if the caller wants to wait for it. */
 export type LockAttempt =
@@ -28,10 +28,8 @@ export type LockAttempt =
   | { readonly status: "held"; readonly fd?: number }
   | NotLocked;
 
-export type Confirmation =
-  | { readonly status: "locked"; readonly empty: boolean }
-  | { readonly status: "replaced" }
-  | NotLocked;
+/** What came of a wait, if not the lock. "replaced" has the lock on something that is not at the path any more. */
+export type WaitEnd = { readonly status: "cancelled" } | { readonly status: "replaced" } | NotLocked | NativeFailure;
 
 export interface BoundSocket {
   readonly fd: number;
@@ -56,13 +54,16 @@ export interface PortSocket {
 export interface Native {
   tryLockFile(path: string, selfTest: boolean, toWait: boolean): LockAttempt | NativeFailure;
   tryLockDirectory(path: string, toWait: boolean): LockAttempt | NativeFailure;
-  confirmLock(fd: number, path: string, selfTest: boolean): Confirmation | NativeFailure;
   /**
-   * Waits for the lock on `fd`, on a thread of its own. `done` is called once: with `undefined` when it is locked, with `false`
-   * when the wait was cancelled. Until then, `fd` is of use for `checkLock` and `cancelWait`
-   * alone.
+   * Waits for the lock on `fd`, which was opened at `path`, on a thread of its own. `done` is called once, when the wait has
+   * ended: with `null` when it is locked. Until then, `fd` is of use for `checkLock` and `cancelWait` alone.
    */
-  startWait(fd: number, done: (end: undefined | false | NativeFailure) => void): undefined | NativeFailure;
+  startWait(
+    fd: number,
+    path: string,
+    selfTest: boolean,
+    done: (end: WaitEnd | null, empty: boolean) => void,
+  ): undefined | NativeFailure;
   cancelWait(fd: number): undefined | NativeFailure;
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;

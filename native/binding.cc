@@ -156,6 +156,8 @@ const char* Name(LockStatus status) {
       return "held";
     case LockStatus::kReplaced:
       return "replaced";
+    case LockStatus::kCancelled:
+      return "cancelled";
     case LockStatus::kRefused:
       return "refused";
     case LockStatus::kNotExclusive:
@@ -165,16 +167,21 @@ const char* Name(LockStatus status) {
 }
 
 // A held file is kept only for somebody who wants to wait for it.
-Napi::Value LockAttemptObject(Info info, Result<LockAttempt> result, bool to_wait) {
-  const Napi::Env env = info.Env();
-  if (!result.ok()) return FailureObject(env, result.failure());
-  LockAttempt& attempt = result.value();
-  const bool locked = attempt.status == LockStatus::kLocked;
+Napi::Object LockAttemptObject(Napi::Env env, const LockAttempt& attempt) {
   auto object = Napi::Object::New(env);
   object["status"] = Name(attempt.status);
-  if (locked) object["empty"] = attempt.empty;
+  if (attempt.status == LockStatus::kLocked) object["empty"] = attempt.empty;
   if (attempt.status == LockStatus::kRefused) object["hazard"] = Name(attempt.hazard);
-  if (attempt.file && (locked || to_wait)) object["fd"] = Of(info).files.Keep(std::move(attempt.file));
+  return object;
+}
+
+// A held file is kept only for somebody who wants to wait for it.
+Napi::Value LockAttemptResult(Info info, Result<LockAttempt> result, bool to_wait) {
+  if (!result.ok()) return FailureObject(info.Env(), result.failure());
+  LockAttempt& attempt = result.value();
+  Napi::Object object = LockAttemptObject(info.Env(), attempt);
+  const bool keep = attempt.status == LockStatus::kLocked || to_wait;
+  if (attempt.file && keep) object["fd"] = Of(info).files.Keep(std::move(attempt.file));
   return object;
 }
 
@@ -201,20 +208,13 @@ BindRequest ReadBindRequest(Info info) {
 
 // (path, selfTest, toWait)
 Napi::Value TryLockFileCall(Info info) {
-  return LockAttemptObject(info, TryLockFile(Text(info, 0), Flag(info, 1)), Flag(info, 2));
+  return LockAttemptResult(info, TryLockFile(Text(info, 0), Flag(info, 1)), Flag(info, 2));
 }
 
 // (path, toWait)
-Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptObject(info, TryLockDirectory(Text(info, 0)), Flag(info, 1)); }
+Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptResult(info, TryLockDirectory(Text(info, 0)), Flag(info, 1)); }
 
-// (fd, path, selfTest)
-Napi::Value ConfirmLockCall(Info info) {
-  const FileHandle* file = Of(info).files.Find(info[0]);
-  if (file == nullptr) return BadHandle(info.Env());
-  return LockAttemptObject(info, ConfirmLock(*file, Text(info, 1), Flag(info, 2)), false);
-}
-
-// Tells JavaScript what came of a wait: `undefined` = locked, `false` = cancelled, or a failure. The file is back in `files`.
+// Tells JavaScript what came of a wait. The file is back in `files`.
 void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
   if (static_cast<napi_env>(env) == nullptr) return;  // the environment has ended, and the wait with it
   auto& waits = addon->waits;
@@ -224,18 +224,17 @@ void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
   waits.erase(found);
   if (waits.empty()) addon->waker.Unref(env);
   FileHandle file;
-  Result<WaitEnd> end = pending->wait.Finish(file);
+  Result<LockAttempt> end = pending->wait.Finish(file);
   addon->files.Keep(std::move(file));
-  Napi::Value result = env.Undefined();
-  if (!end.ok()) {
-    result = FailureObject(env, end.failure());
-  } else if (end.value() == WaitEnd::kCancelled) {
-    result = Napi::Boolean::New(env, false);
+  if (end.ok() && end.value().status == LockStatus::kLocked) {
+    // Somebody has waited for this: no object, which takes longer than all of the above.
+    pending->done.Call({env.Null(), Napi::Boolean::New(env, end.value().empty)});
+  } else {
+    pending->done.Call({end.ok() ? LockAttemptObject(env, end.value()) : FailureObject(env, end.failure())});
   }
-  pending->done.Call({result});
 }
 
-// (fd, done)
+// (fd, path, selfTest, done)
 Napi::Value StartWaitCall(Info info) {
   Napi::Env env = info.Env();
   Addon& addon = Of(info);
@@ -251,13 +250,13 @@ Napi::Value StartWaitCall(Info info) {
     env.AddCleanupHook([](Addon* ending) { ending->EndWaits(); }, &addon);
   }
   auto pending = std::make_unique<PendingWait>();
-  pending->done = Napi::Persistent(info[1].As<Napi::Function>());
+  pending->done = Napi::Persistent(info[3].As<Napi::Function>());
   pending->waker = addon.waker;
   const LockWait::Notify notify = [](void* context) {
     auto* ended = static_cast<PendingWait*>(context);
     ended->waker.NonBlockingCall(ended);
   };
-  Result<Done> started = pending->wait.Start(file, notify, pending.get());
+  Result<Done> started = pending->wait.Start(file, Text(info, 1), Flag(info, 2), notify, pending.get());
   if (!started.ok()) {
     addon.files.Keep(std::move(file));
     return FailureObject(env, started.failure());
@@ -413,7 +412,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports["tryLockFile"] = Napi::Function::New<TryLockFileCall>(env);
   exports["tryLockDirectory"] = Napi::Function::New<TryLockDirectoryCall>(env);
-  exports["confirmLock"] = Napi::Function::New<ConfirmLockCall>(env);
   exports["startWait"] = Napi::Function::New<StartWaitCall>(env);
   exports["cancelWait"] = Napi::Function::New<CancelWaitCall>(env);
   exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);

@@ -33,6 +33,7 @@ enum class LockStatus {
   kLocked,
   kHeld,          // somebody else has it
   kReplaced,      // of ConfirmLock only: this is not the file at the path any more; start again
+  kCancelled,     // of a wait only
   kRefused,       // see hazard; nothing was touched
   kNotExclusive,  // the filesystem granted one lock twice
 };

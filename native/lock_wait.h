@@ -5,17 +5,17 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
+#include "file_lock.h"
 #include "handle.h"
 #include "result.h"
 
 namespace gateway_lock {
 
-enum class WaitEnd { kLocked, kCancelled };
-
 class LockWait {
  public:
-  // Called once, by the waiting thread, when the wait has ended: Finish() does not block any more.
+  // Called once, by the waiting thread, when the wait is ending: Finish() blocks for microseconds at most from then on.
   using Notify = void (*)(void* context);
 
   LockWait() noexcept = default;
@@ -25,8 +25,9 @@ class LockWait {
   // Such a thread is left behind with what it needs, and closes the file when it gets out.
   ~LockWait();
 
-  // Takes the file, and starts to wait for its lock. When no thread can be started, the caller keeps the file.
-  Result<Done> Start(FileHandle& file, Notify notify, void* context) noexcept;
+  // Takes the file, which was opened at `path`, and starts to wait for its lock. When no thread can be started, the caller
+  // keeps the file. The rest is as in TryLockFile.
+  Result<Done> Start(FileHandle& file, const std::string& path, bool self_test, Notify notify, void* context) noexcept;
 
   // Ends the wait within microseconds, whether the thread waits already or not; nothing once it has ended. EAGAIN if the
   // system can't now.
@@ -35,8 +36,9 @@ class LockWait {
   // The file that is waited for; Finish() gives it back.
   const FileHandle& file() const noexcept;
 
-  // Blocks until the wait has ended.
-  Result<WaitEnd> Finish(FileHandle& file) noexcept;
+  // What came of it: kLocked, kCancelled, or what ConfirmLock says of a lock that was granted. `file` is locked only with kLocked
+  // and with what ConfirmLock says. Blocks until the wait has ended.
+  Result<LockAttempt> Finish(FileHandle& file) noexcept;
 
  private:
   struct State;

@@ -13,6 +13,7 @@ import type { GatewayOptions } from "../lib/options.ts";
 import { hasFlockCommand, isLinux, itWhere } from "./support/capabilities.ts";
 import { acquire, expectNothingLeft, holdWithFlock, listenOn, lockFilesIn, refusalOf } from "./support/gateways.ts";
 import { flockCommandGets } from "./support/locks.ts";
+import { showTimes } from "./support/measures.ts";
 import { startFixture, startGateway } from "./support/processes.ts";
 import { hashedLock, STATE_LOCK } from "./support/resources.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
@@ -499,7 +500,7 @@ describe("where nobody listens", () => {
       tells.push((performance.now() - acquired) / TELLS);
     }
     const [cycle, tell] = [median(cycles), median(tells)];
-    console.log(`acquire and close: ${cycle.toFixed(3)} ms; telling nobody: ${(tell * 1e6).toFixed(1)} ns`);
+    showTimes(`acquire and close: ${cycle.toFixed(3)} ms; telling nobody: ${(tell * 1e6).toFixed(1)} ns`);
 
     expect(looks).toBe(0);
     expect((tell * TELLS_PER_CLAIM) / cycle).toBeLessThan(1 / 1000);

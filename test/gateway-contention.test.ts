@@ -4,6 +4,7 @@ import { get } from "node:http";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
+import { overlapsIn } from "./support/measures.ts";
 import { startFixture, startGateway, type TestProcess } from "./support/processes.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
 
@@ -45,14 +46,6 @@ async function race(contenders: readonly Contender[], optionsOf: (index: number)
     holds.push([from, (await winner.next("closed")).at]);
   }
   return { winners, refusals, holds };
-}
-
-function overlapsIn(intervals: readonly (readonly [number, number])[]): unknown[] {
-  const sorted = [...intervals].sort(([a], [b]) => a - b);
-  return sorted.flatMap((interval, index) => {
-    const next = sorted[index + 1];
-    return next !== undefined && next[0] < interval[1] ? [[interval, next]] : [];
-  });
 }
 
 describe("simultaneous starters", () => {

@@ -18,6 +18,7 @@ import {
   stop,
   until,
 } from "./support/listener-tools.ts";
+import { showTimes } from "./support/measures.ts";
 import { startFixture } from "./support/processes.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
 
@@ -68,7 +69,7 @@ describe("1,000 generations in one process", () => {
         const bound = await binding.rest();
         const visits = await clients.next("rest");
         const locked = await locking.next("rest");
-        console.log(
+        showTimes(
           `${done.generations} ${kind} servers in ${seconds.toFixed(1)} s: ${visits.attempts} connections ` +
             `(${visits.answered} answered, ${visits.cut} cut off, ${visits.refused} refused, slowest ${visits.slowest.toFixed(0)} ms), ` +
             `${bound.rounds * ALL_REFUSED.tried} binds, ${locked.attempts} acquisitions`,

@@ -10,7 +10,7 @@ import {
   lockUnsupported,
   systemError,
 } from "../errors.ts";
-import { type Confirmation, type Hazard, isFailure, type LockAttempt, type NativeFailure, native } from "../native.ts";
+import { type Hazard, isFailure, type LockAttempt, type NativeFailure, type NotLocked, native } from "../native.ts";
 import { checkBoolean, checkNames, checkPath, checkSignal, checkTimeout } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
 import { type Limits, pause, waitInKernel } from "./wait.ts";
@@ -54,6 +54,8 @@ const CROWDED = 1;
 
 /** Keeps every held lock reachable: garbage collection releases nothing. */
 const held = new Set<FileLock>();
+/** For good, once there was a lock: hooking takes longer than locking. */
+let isHooked = false;
 
 /** A kernel lock that this process holds. It ends with `release()`, or with the process, however that ends. */
 export class FileLock {
@@ -70,7 +72,8 @@ export class FileLock {
     this.remove = remove;
     this.#fd = fd;
     this.#unlocks = unlocks;
-    if (held.size === 0) process.on("exit", removeAll);
+    if (!isHooked) process.on("exit", removeAll);
+    isHooked = true;
     held.add(this);
   }
 
@@ -84,7 +87,6 @@ export class FileLock {
    */
   release(): void {
     if (!held.delete(this)) return;
-    if (held.size === 0) process.off("exit", removeAll);
     try {
       this.#removeFile();
     } finally {
@@ -176,9 +178,21 @@ export async function lockFile(path: string, options: LockOptions = {}): Promise
     const lock = isLast ? tryLock(file) : await waitForLock(file, limits);
     if (lock !== null) return lock;
     if (!isLast) continue;
-    const { holders } = native().findLockHolders(absolute, [], true);
-    throw alreadyRunning(holders[0] ?? null, timeout, { lockPath: absolute });
+    throw alreadyRunning(findHolder(absolute), timeout, { lockPath: absolute });
   }
+}
+
+/** Of locks that were asked for in this turn of the event loop: a thousand waits may give up in one. */
+const holders = new Map<string, number | null>();
+
+function findHolder(path: string): number | null {
+  let holder = holders.get(path);
+  if (holder === undefined) {
+    if (holders.size === 0) setImmediate(() => holders.clear());
+    holder = native().findLockHolders(path, [], true).holders[0] ?? null;
+    holders.set(path, holder);
+  }
+  return holder;
 }
 
 /** @internal `null` = someone else has it. */
@@ -195,39 +209,32 @@ export function tryLock(lockable: Lockable): FileLock | null {
  * @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
  * @internal
  */
-export async function waitForLock(lockable: Lockable, limits: Limits): Promise<FileLock | null> {
+export function waitForLock(lockable: Lockable, limits: Limits): Promise<FileLock | null> {
   const { path, kind } = lockable;
-  const attempt = attemptOn(lockable, true);
-  if (isFailure(attempt)) {
-    if (kind !== "file" && codeOf(systemError(attempt, path)) === "ENOENT") return null;
-    throw failed(lockable, attempt);
-  }
-  if (attempt.status !== "held") return lockFrom(lockable, attempt);
-  const { fd } = attempt;
-  if (fd === undefined) {
-    await pause(CROWDED, limits.signal);
-    return null;
-  }
-  // Nobody tells the holder of a plain file that it was deleted, and newcomers then lock the new one. The owner of a gateway is told,
-  // and still has the port: it is waited for to the end.
-  const isStale = () => native().checkLock(fd, path) !== "current";
-  let lock: FileLock | null = null;
-  try {
-    const end = await waitInKernel(fd, limits, kind === "file" ? isStale : null);
-    if (isFailure(end)) throw failed(lockable, end);
-    limits.signal?.throwIfAborted();
-    if (end === "cancelled") return null;
-    const confirmation = native().confirmLock(fd, path, kind === "gateway-file");
-    if (isFailure(confirmation)) throw failed(lockable, confirmation);
-    if (confirmation.status === "replaced") return null;
-    lock = lockFrom(lockable, confirmation.status === "locked" ? { ...confirmation, fd } : confirmation);
-    return lock;
-  } finally {
-    if (lock === null) {
+  return new Promise((resolve, reject) => {
+    const attempt = attemptOn(lockable, true);
+    if (isFailure(attempt)) {
+      if (kind === "file" || codeOf(systemError(attempt, path)) !== "ENOENT") throw failed(lockable, attempt);
+      return resolve(null);
+    }
+    if (attempt.status !== "held") return resolve(lockFrom(lockable, attempt));
+    const { fd } = attempt;
+    if (fd === undefined) return resolve(pause(CROWDED, limits.signal).then(() => null));
+    // Nobody tells the holder of a plain file that it was deleted, and newcomers then lock the new one. The owner of a gateway is told,
+    // and still has the port: it is waited for to the end.
+    const awaited = { fd, path, selfTest: kind === "gateway-file", watch: kind === "file" };
+    // Straight from the callback to the lock: every promise in between would cost as much as the kernel's work does.
+    waitInKernel(awaited, limits, (end, empty) => {
+      const aborted = limits.signal?.aborted === true;
+      if (end === null && !aborted) return resolve(new FileLock(path, fd, termsOf(lockable, empty)));
       native().unlock(fd);
       native().closeFile(fd);
-    }
-  }
+      if (aborted || end === null) reject(limits.signal?.reason);
+      else if (isFailure(end)) reject(failed(lockable, end));
+      else if (end.status === "cancelled" || end.status === "replaced") resolve(null);
+      else reject(notLocked(lockable, end));
+    });
+  });
 }
 
 function attemptOn({ path, kind }: Lockable, toWait: boolean): LockAttempt | NativeFailure {
@@ -236,21 +243,18 @@ function attemptOn({ path, kind }: Lockable, toWait: boolean): LockAttempt | Nat
     : native().tryLockFile(path, kind === "gateway-file", toWait);
 }
 
-type Granted = Extract<LockAttempt, { status: "locked" }>;
-type Denied = Exclude<Confirmation, { status: "locked" | "replaced" }>;
+function lockFrom(lockable: Lockable, attempt: Exclude<LockAttempt, { status: "held" }>): FileLock {
+  if (attempt.status !== "locked") throw notLocked(lockable, attempt);
+  return new FileLock(lockable.path, attempt.fd, termsOf(lockable, attempt.empty));
+}
 
-function lockFrom(lockable: Lockable, attempt: Granted | Denied): FileLock {
-  const { path, kind } = lockable;
-  switch (attempt.status) {
-    case "locked": {
-      const remove = kind === "gateway-file" ? attempt.empty : (lockable.remove ?? false);
-      return new FileLock(path, attempt.fd, { remove, unlocks: kind === "file" });
-    }
-    case "refused":
-      throw lockFailed(path, HAZARDS[attempt.hazard]);
-    case "not-exclusive":
-      throw lockUnsupported(describe(lockable), "it granted one lock twice; use a lockDir on a local filesystem");
-  }
+function termsOf({ kind, remove = false }: Lockable, empty: boolean): Terms {
+  return { remove: kind === "gateway-file" ? empty : remove, unlocks: kind === "file" };
+}
+
+function notLocked(lockable: Lockable, attempt: NotLocked): GatewayLockError {
+  if (attempt.status === "refused") return lockFailed(lockable.path, HAZARDS[attempt.hazard]);
+  return lockUnsupported(describe(lockable), "it granted one lock twice; use a lockDir on a local filesystem");
 }
 
 const HAZARDS: Record<Hazard, string> = {

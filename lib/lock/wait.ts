@@ -1,6 +1,6 @@
 // Waiting: for a lock, in the kernel, or just for a moment; until a deadline or a signal ends it.
 
-import { isFailure, type NativeFailure, native } from "../native.ts";
+import { isFailure, native, type WaitEnd } from "../native.ts";
 
 /** What ends a wait early. */
 export interface Limits {
@@ -15,32 +15,64 @@ const LOOK_INTERVAL = 500;
 const MAX_TIMER = 2 ** 31 - 1;
 const RETRY_INTERVAL = 1;
 
+/** What is waited for: a file that is open, and the path that it was opened at. */
+export interface Awaited {
+  readonly fd: number;
+  readonly path: string;
+  readonly selfTest: boolean;
+  /** Whether to stop waiting when the file is not at the path any more. */
+  readonly watch: boolean;
+}
+
 /**
- * Waits until the kernel grants the lock on the open file `fd`, or until a limit is reached or `isStale` says that there is
- * nothing left to wait for. A wait that has ended with "cancelled" does not have the lock, and never gets it. The caller
- * closes `fd` in any case, and asks which of the limits it was.
+ * Waits until the kernel grants the lock on a file, or until a limit is reached, or there is nothing left to wait for: then
+ * it ends with "cancelled". Such a wait does not have the lock, and never gets it. The caller closes the file in any case, and
+ * asks which of the limits it was. `done` is called once, with `null` when it is locked.
  */
 export function waitInKernel(
-  fd: number,
+  { fd, path, selfTest, watch }: Awaited,
   { deadline, signal }: Limits,
-  isStale: (() => boolean) | null,
-): Promise<"locked" | "cancelled" | NativeFailure> {
-  return new Promise((resolve) => {
-    const cleanUps: (() => void)[] = [];
-    const failure = native().startWait(fd, (end) => {
-      for (const cleanUp of cleanUps) cleanUp();
-      resolve(end === undefined ? "locked" : end === false ? "cancelled" : end);
-    });
-    if (failure !== undefined) return resolve(failure);
-    // Refused only while this user's queue of pending signals is full (RLIMIT_SIGPENDING of getrlimit(2)).
-    const cancel = () => {
-      if (isFailure(native().cancelWait(fd))) cleanUps.push(callAt(performance.now() + RETRY_INTERVAL, cancel));
-    };
-    cleanUps.push(callAt(deadline, cancel), onAbort(signal, cancel));
-    if (isStale === null) return;
-    const look = setInterval(() => isStale() && cancel(), LOOK_INTERVAL);
-    cleanUps.push(() => clearInterval(look));
+  done: (end: WaitEnd | null, empty: boolean) => void,
+): void {
+  let hasEnded = false;
+  let stopTimer = () => {};
+  const failure = native().startWait(fd, path, selfTest, (end, empty) => {
+    hasEnded = true;
+    done(end, empty);
+    stopTimer();
+    stopListening();
+    if (watch) watched.delete(look);
   });
+  if (failure !== undefined) {
+    done(failure, false);
+    return;
+  }
+  const cancel = () => {
+    if (hasEnded || !isFailure(native().cancelWait(fd))) return;
+    // Only while this user's queue of pending signals is full (RLIMIT_SIGPENDING of getrlimit(2)).
+    stopTimer();
+    stopTimer = callAt(performance.now() + RETRY_INTERVAL, cancel);
+  };
+  stopTimer = callAt(deadline, cancel);
+  const stopListening = onAbort(signal, cancel);
+  const look = () => {
+    if (native().checkLock(fd, path) !== "current") cancel();
+  };
+  if (watch) lookFromTimeToTime(look);
+}
+
+/** One timer for all, because there may be thousands. It does not keep the process alive: a wait does so itself. */
+const watched = new Set<() => void>();
+let timer: NodeJS.Timeout | undefined;
+
+function lookFromTimeToTime(look: () => void): void {
+  watched.add(look);
+  timer ??= setInterval(() => {
+    for (const each of watched) each();
+    if (watched.size > 0) return;
+    clearInterval(timer);
+    timer = undefined;
+  }, LOOK_INTERVAL).unref();
 }
 
 /** @throws `signal.reason` as soon as it aborts */

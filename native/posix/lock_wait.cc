@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -77,38 +78,61 @@ int BlockOn(int fd) noexcept {
 
 struct LockWait::State {
   FileHandle file;
+  std::string path;
+  bool self_test;
   Notify notify;
   void* context;
   pthread_t thread;
-  int error = 0;
+  Result<LockAttempt> end = LockAttempt{LockStatus::kCancelled};
+  // Held from the waking to the end.
   std::mutex mutex;
   std::condition_variable left_changed;
-  bool left = false;
+  bool left = false;  // from here on, the thread may be gone
+
+  Result<Done> Interrupt() noexcept {
+    const int error = left ? 0 : pthread_kill(thread, wait_signal);
+    if (error != 0) return Failure{error, "pthread_kill"};
+    return Done{};
+  }
 
   static void* Run(void* owned) noexcept {
     const std::unique_ptr<std::shared_ptr<State>> self(static_cast<std::shared_ptr<State>*>(owned));
-    State& state = **self;
-    state.error = BlockOn(static_cast<int>(state.file.raw()));
-    const std::lock_guard<std::mutex> lock(state.mutex);
-    if (state.notify != nullptr) state.notify(state.context);
-    state.left = true;
-    state.left_changed.notify_one();
+    (*self)->Wait();
+    // Whoever was woken may be queued on this processor, and a thread's end takes longer than all of Wait() after the lock.
+    sched_yield();
     return nullptr;
+  }
+
+  void Wait() noexcept {
+    const int error = BlockOn(static_cast<int>(file.raw()));
+    const std::lock_guard<std::mutex> lock(mutex);
+    // First of all: somebody else takes longer to wake up than the rest takes here.
+    if (notify != nullptr) notify(context);
+    if (error == 0) {
+      end = ConfirmLock(file, path, self_test);
+    } else if (error != ECANCELED) {
+      end = Failure{error, "flock"};
+    }
+    left = true;
+    left_changed.notify_one();
   }
 };
 
-Result<Done> LockWait::Start(FileHandle& file, Notify notify, void* context) noexcept {
+Result<Done> LockWait::Start(FileHandle& file, const std::string& path, bool self_test, Notify notify, void* context) noexcept {
   pthread_once(&prepared, Prepare);
   if (wait_signal == 0) return Failure{EBUSY, "sigaction"};  // somebody has them all
 
   state_ = std::make_shared<State>();
   state_->file = std::move(file);
+  state_->path = path;
+  state_->self_test = self_test;
   state_->notify = notify;
   state_->context = context;
   auto owned = std::make_unique<std::shared_ptr<State>>(state_);
 
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_attr_setstacksize(&attributes, std::max<std::size_t>(kStackSize, PTHREAD_STACK_MIN));
   // A thread inherits this mask: the signals of the host go to the host's threads.
   sigset_t all, before;
@@ -127,39 +151,30 @@ Result<Done> LockWait::Start(FileHandle& file, Notify notify, void* context) noe
 }
 
 Result<Done> LockWait::Cancel() noexcept {
-  const int error = pthread_kill(state_->thread, wait_signal);
-  // ESRCH: it has ended by itself. A thread that is not joined yet keeps its identity.
-  if (error != 0 && error != ESRCH) return Failure{error, "pthread_kill"};
-  return Done{};
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->Interrupt();
 }
 
 const FileHandle& LockWait::file() const noexcept { return state_->file; }
 
-Result<WaitEnd> LockWait::Finish(FileHandle& file) noexcept {
+Result<LockAttempt> LockWait::Finish(FileHandle& file) noexcept {
   const std::shared_ptr<State> state = std::move(state_);
-  pthread_join(state->thread, nullptr);
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->left_changed.wait(lock, [&] { return state->left; });
   file = std::move(state->file);
-  if (state->error == 0) return WaitEnd::kLocked;
-  if (state->error == ECANCELED) return WaitEnd::kCancelled;
-  return Failure{state->error, "flock"};
+  return std::move(state->end);
 }
 
 LockWait::~LockWait() {
   if (state_ == nullptr) return;
   std::unique_lock<std::mutex> lock(state_->mutex);
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  bool sent = Cancel().ok();
   while (!state_->left && std::chrono::steady_clock::now() < deadline) {
-    if (!sent) sent = Cancel().ok();
+    const bool sent = state_->Interrupt().ok();
     state_->left_changed.wait_until(lock, sent ? deadline : std::chrono::steady_clock::now() + kRetry);
   }
-  if (state_->left) {
-    lock.unlock();
-    pthread_join(state_->thread, nullptr);
-  } else {
-    state_->notify = nullptr;
-    pthread_detach(state_->thread);
-  }
+  state_->notify = nullptr;
+  if (state_->left) state_->file.Reset();
 }
 
 }  // namespace gateway_lock

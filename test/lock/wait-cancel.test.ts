@@ -8,6 +8,7 @@ import { expect, onTestFinished } from "vitest";
 import { type FileLock, lockFile } from "../../lib/lock/file-lock.ts";
 import { hasFlockCommand, isLinux, itWhere } from "../support/capabilities.ts";
 import { flockCommandGets } from "../support/locks.ts";
+import { quantile, showTimes } from "../support/measures.ts";
 import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 import {
   aFile,
@@ -15,9 +16,7 @@ import {
   lock,
   locksOf,
   overlaps,
-  quantile,
   readIntervals,
-  showTimes,
   spin,
   startPool,
   startTurns,

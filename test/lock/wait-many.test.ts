@@ -6,6 +6,7 @@ import { expect } from "vitest";
 import { lockFile } from "../../lib/lock/file-lock.ts";
 import { hasFlockCommand, isLinux, itWhere } from "../support/capabilities.ts";
 import { flockCommandGets } from "../support/locks.ts";
+import { showTimes } from "../support/measures.ts";
 import { startFixture } from "../support/processes.ts";
 import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 import {
@@ -13,7 +14,6 @@ import {
   lock,
   overlaps,
   readIntervals,
-  showTimes,
   startTurns,
   takeTurn,
   threadsOf,

@@ -7,18 +7,9 @@ import { expect } from "vitest";
 import { tryLockFile } from "../../lib/lock/file-lock.ts";
 import { hasFlockCommand, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
 import { asOtherUser, canRunAsOtherUser, flockCommandGets, OTHER_UID } from "../support/locks.ts";
+import { showTimes } from "../support/measures.ts";
 import { startFixture, type TestProcess } from "../support/processes.ts";
-import {
-  aFile,
-  hasPrlimit,
-  lock,
-  showTimes,
-  startAlone,
-  threadsOf,
-  until,
-  untilWaiters,
-  waitersOn,
-} from "../support/waits.ts";
+import { aFile, hasPrlimit, lock, startAlone, threadsOf, until, untilWaiters, waitersOn } from "../support/waits.ts";
 
 const it = itWhere(isLinux && hasFlockCommand, "needs procfs and flock(1)");
 const itWithLimits = itWhere(isLinux && hasPrlimit, "needs procfs and prlimit(1)");

@@ -40,19 +40,6 @@ export function now(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
-/** Pairs of intervals that have a moment in common. */
-export function overlapsIn(intervals: readonly (readonly [from: number, until: number])[]): unknown[] {
-  const sorted = [...intervals].sort(([a], [b]) => a - b);
-  return sorted.flatMap((interval, index) => {
-    const next = sorted[index + 1];
-    return next !== undefined && next[0] < interval[1] ? [[interval, next]] : [];
-  });
-}
-
-export function median(numbers: readonly number[]): number {
-  return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
-}
-
 /** Whether that process has the file open. */
 export function hasOpen(pid: number, path: string): boolean {
   return readdirSync(`/proc/${pid}/fd`).some((fd) => {

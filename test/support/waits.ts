@@ -124,17 +124,3 @@ export function startAlone(name: string, argument: unknown): TestProcess {
   alone.child.stdin?.end();
   return alone;
 }
-
-export function quantile(samples: readonly number[], part: number): number {
-  const sorted = samples.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
-}
-
-export function median(samples: readonly number[]): number {
-  return quantile(samples, 0.5);
-}
-
-/** For whoever wants to see more than that a bound was kept. */
-export function showTimes(text: string): void {
-  if (process.env.GATEWAY_LOCK_SHOW_TIMES) console.log(text);
-}
