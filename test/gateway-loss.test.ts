@@ -113,6 +113,21 @@ describe("what lies in a directory that is locked itself", () => {
     expect(outcomes).toEqual(each(restored, { codes: [75, 75], inTime: true, ms: expect.any(Number), locked: true }));
   });
 
+  it("is restored in lockDir too, where its file lies elsewhere, and a file's lock there is lost", async () => {
+    const parent = temporaryDirectory();
+    const options = { stateDir: join(parent, "state"), lockDir: join(parent, "run"), port: 0 };
+    const gateway = await acquire(options);
+    const [stateLock = "", configLock = ""] = gateway.lockPaths;
+    expect([stateLock, configLock].map(dirname)).toEqual([options.lockDir, options.lockDir]);
+
+    unlinkSync(stateLock);
+    gateway.assertCurrent();
+    expect([saysWhoOwnsIt(gateway), isLocked(gateway)]).toEqual([true, true]);
+
+    unlinkSync(configLock);
+    expect(() => gateway.assertCurrent()).toThrow(expect.objectContaining({ code: "LOCK_LOST", lockPath: configLock }));
+  });
+
   it("is restored at once when the owner asks", async () => {
     const outcomes = await takeEach(restored, async ({ gateway }) => {
       gateway.assertCurrent();

@@ -158,8 +158,8 @@ export function tryLockFile(path: string, options: TryLockOptions = {}): FileLoc
 }
 
 /**
- * Takes the lock on the file at `path`, waiting for it to become free: in the kernel, on a thread of its own, in the
- * order in which the kernel grants it. A wait keeps the event loop alive. Any number may wait at once, as long as the
+ * Takes the lock on the file at `path`, waiting for it to become free: in the kernel, on a thread of its own. Who comes while the
+ * lock is free need not queue behind those who are just waking up. A wait keeps the event loop alive. Any number may wait at once, as long as the
  * system has threads and descriptors for them.
  *
  * @throws GatewayLockError `ALREADY_RUNNING` when `timeout` ms have passed; what `tryLockFile` throws, `LOCK_FAILED` too

@@ -194,9 +194,11 @@ export class LockSet {
 
   #restore(held: HeldResource, lost: GatewayLockError): void {
     const { path } = held.fileLock;
-    const anchor = this.#held.find(
-      ({ directoryLock }) => directoryLock !== null && isInLocksOf(directoryLock.path, path),
-    );
+    // A directory's own lock, wherever the file lies; for a file, that of the directory whose `locks` it lies in.
+    const anchor =
+      held.directoryLock !== null
+        ? held
+        : this.#held.find(({ directoryLock }) => directoryLock !== null && isInLocksOf(directoryLock.path, path));
     if (anchor === undefined || this.#content === null) throw lost;
     anchor.directoryLock?.assertCurrent();
     let restored: FileLock | null = null;
