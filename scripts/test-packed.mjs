@@ -1,5 +1,5 @@
-// Packs the package, installs the tarball in an empty project without running any script, and uses it there: what is
-// published is what was tested.
+// Packs the package, installs the tarball in an empty project without running any script, and uses it there; then once more by
+// npm ci, with scripts: what is published is what was tested.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -34,7 +34,11 @@ try {
   npm(["install", "--ignore-scripts", "--no-audit", "--no-fund", `./${tarball}`], project);
   writeFileSync(join(project, "program.js"), PROGRAM);
   const env = { ...process.env, PREBUILDS_ONLY: "1" };
-  process.stdout.write(execFileSync(process.execPath, ["program.js"], { cwd: project, env, encoding: "utf8" }));
+  const run = () => execFileSync(process.execPath, ["program.js"], { cwd: project, env, encoding: "utf8" });
+  process.stdout.write(run());
+  // From a lock file, npm knows of no "gypfile": false, and builds whatever has a binding.gyp.
+  npm(["ci", "--no-audit", "--no-fund"], project);
+  run();
 } finally {
   rmSync(project, { recursive: true, force: true });
 }
