@@ -24,7 +24,7 @@ try {
 } catch (error) {
   if (!(error instanceof GatewayLockError)) throw error;
   console.error(`gateway: ${error.message}`);
-  const owner = error.listener?.pid ?? error.owner?.pid;
+  const owner = error.listener?.pid; // by the kernel; the one in error.owner may be of another container
   if (error.retryable && owner)
     console.error(`gateway: pid ${owner} has it; stop that one first, or leave it in control`);
   process.exit(error.exitCode);

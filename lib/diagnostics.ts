@@ -3,7 +3,7 @@
 import { type Channel, channel } from "node:diagnostics_channel";
 
 /**
- * The channels, by what is published there. Every acquisition that got as far as the locks ends with one `acquire` or one `refused`.
+ * The channels, by what is published there. Every acquisition whose options are valid ends with one `acquire` or one `refused`.
  *
  * - `acquire`: a claim is complete: locks, port, record
  * - `refused`: an acquisition failed, or was aborted; `error` says why

@@ -27,9 +27,12 @@ export interface GatewayOptions {
   locks?: readonly string[] | undefined;
   /** Ports to claim as well. Not available yet: only `[]` is accepted. */
   reserve?: readonly number[] | undefined;
-  /** How long to wait for an owner to leave, in ms; `Infinity` waits as its standby. Default: 0, which fails fast. */
+  /**
+   * How long to wait for an owner to leave, in ms; then `ALREADY_LISTENING` or `ALREADY_RUNNING`. `Infinity` waits as its standby.
+   * Default: 0, which fails fast.
+   */
   timeout?: number | undefined;
-  /** Ends a wait; the promise then rejects with `signal.reason`. */
+  /** Ends a wait; the promise then rejects with `signal.reason`. Of no effect once the claim is held. */
   signal?: AbortSignal | undefined;
   /** For a loopback host: keep rivals off the same port of the other loopback family. Default: true. */
   loopbackGuard?: boolean | undefined;
