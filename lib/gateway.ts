@@ -159,6 +159,7 @@ export class Gateway {
   readonly #lockPaths: readonly string[];
   readonly #listener: ExclusiveListener;
   readonly #lost = new AbortController();
+  #loss: GatewayLockError | null = null;
   readonly #watch: NodeJS.Timeout;
   readonly #chronicle: Chronicle;
   #fields: OwnerFields;
@@ -237,9 +238,8 @@ export class Gateway {
    */
   assertCurrent(): void {
     this.#refuseWhenClosing();
-    this.#lost.signal.throwIfAborted();
     this.#look();
-    this.#lost.signal.throwIfAborted();
+    if (this.#loss !== null) throw this.#loss;
   }
 
   /**
@@ -320,13 +320,14 @@ export class Gateway {
   }
 
   #look(): void {
-    if (this.#lost.signal.aborted) return;
+    if (this.#loss !== null) return;
     try {
       this.#locks.assertCurrent();
     } catch (error) {
+      this.#loss = error as GatewayLockError;
       clearInterval(this.#watch);
-      this.#chronicle.tell("lost", error);
-      this.#lost.abort(error as GatewayLockError);
+      this.#chronicle.tell("lost", this.#loss);
+      this.#lost.abort(this.#loss);
     }
   }
 }

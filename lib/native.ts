@@ -68,12 +68,16 @@ export interface Native {
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
   removeLockFile(fd: number, path: string): boolean | NativeFailure;
+  /** Whether `path` is deleted when the environment or the process ends with the lock held; `""` = it is not. */
+  removeAtEnd(fd: number, path: string): void;
   unlock(fd: number): void;
   closeFile(fd: number): void;
   listen(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
   guard(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
   silence(fd: number): undefined | NativeFailure;
+  /** A second descriptor, for the runtime: `adoptDuplicate` says that it has taken it, `closeDuplicate` that it has not. */
   duplicate(fd: number): number | NativeFailure;
+  adoptDuplicate(duplicate: number): void;
   closeDuplicate(duplicate: number): void;
   closeSocket(fd: number): void;
   identifyProcess(pid: number): number | null | NativeFailure;

@@ -4,10 +4,14 @@
 // number alone. So nothing is closed by garbage collection, nothing twice, no number that is not ours, and all of it
 // when the environment ends: a worker that is terminated lets go of its ports first, then of its locks, last one first.
 
+#include <errno.h>
 #include <napi.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "file_lock.h"
@@ -24,7 +28,10 @@ class Registry {
   Registry() = default;
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;
-  ~Registry() {
+  ~Registry() { CloseAll(); }
+
+  // The last one first.
+  void CloseAll() {
     while (!handles_.empty()) handles_.pop_back();
   }
 
@@ -34,16 +41,14 @@ class Registry {
     return number;
   }
   // Null for a number that is not in here: closed already, or never ours.
-  const Handle<kKind>* Find(const Napi::Value& number) const {
-    const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
+  const Handle<kKind>* Find(RawHandle raw) const {
     for (const Handle<kKind>& handle : handles_) {
       if (handle.raw() == raw) return &handle;
     }
     return nullptr;
   }
   // Empty where Find finds nothing.
-  Handle<kKind> Take(const Napi::Value& number) {
-    const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
+  Handle<kKind> Take(RawHandle raw) {
     for (auto handle = handles_.begin(); handle != handles_.end(); ++handle) {
       if (handle->raw() != raw) continue;
       Handle<kKind> taken = std::move(*handle);
@@ -70,20 +75,32 @@ struct PendingWait {
   Waker waker;
 };
 
+// A lock file that goes with its lock, also when the process ends without saying so.
+struct Doomed {
+  RawHandle file;
+  std::string path;
+};
+
 struct Addon {
+  Addon();
+  ~Addon();
+  Addon(const Addon&) = delete;
+  Addon& operator=(const Addon&) = delete;
+
   // Members are destroyed from the last to the first.
   Registry<HandleKind::kFile> files;
+  std::vector<Doomed> doomed;
   Registry<HandleKind::kSocket> sockets;
+  std::vector<SocketCopy> copies;
   std::vector<std::unique_ptr<PendingWait>> waits;
   Waker waker;
 
-  const FileHandle* FindFile(const Napi::Value& number) const {
-    if (const FileHandle* file = files.Find(number); file != nullptr) return file;
-    const PendingWait* pending = FindWait(number);
+  const FileHandle* FindFile(RawHandle raw) const {
+    if (const FileHandle* file = files.Find(raw); file != nullptr) return file;
+    const PendingWait* pending = FindWait(raw);
     return pending == nullptr ? nullptr : &pending->wait.file();
   }
-  PendingWait* FindWait(const Napi::Value& number) const {
-    const auto raw = static_cast<RawHandle>(number.As<Napi::Number>().Int64Value());
+  PendingWait* FindWait(RawHandle raw) const {
     for (const auto& pending : waits) {
       if (pending->wait.file().raw() == raw) return pending.get();
     }
@@ -94,13 +111,68 @@ struct Addon {
     for (const auto& pending : waits) static_cast<void>(pending->wait.Cancel().ok());
     waits.clear();
   }
+  void RemoveDoomed() {
+    for (auto each = doomed.rbegin(); each != doomed.rend(); ++each) {
+      if (const FileHandle* file = files.Find(each->file); file != nullptr)
+        static_cast<void>(RemoveLockFile(*file, each->path).ok());
+    }
+    doomed.clear();
+  }
+  void Spare(RawHandle raw) {
+    doomed.erase(std::remove_if(doomed.begin(), doomed.end(), [=](const Doomed& each) { return each.file == raw; }),
+                 doomed.end());
+  }
 };
+
+// The environments of this process, for its end: process.exit() leaves the main thread's as it is. An 'exit' listener would
+// come before those of the host, which may go on writing to what the lock is there for. Never destroyed, so that it is there to
+// the end.
+struct Environments {
+  const ProcessId process = OwnProcess();
+  std::mutex mutex;
+  std::vector<Addon*> all;
+
+  static Environments& Get() {
+    static Environments* const environments = [] {
+      std::atexit(AtExit);
+      return new Environments();
+    }();
+    return *environments;
+  }
+  static void AtExit() {
+    Environments& environments = Get();
+    if (OwnProcess() != environments.process) return;  // forked from it: the files are not its own
+    const std::lock_guard<std::mutex> lock(environments.mutex);
+    for (Addon* addon : environments.all) addon->RemoveDoomed();
+  }
+};
+
+Addon::Addon() {
+  Environments& environments = Environments::Get();
+  const std::lock_guard<std::mutex> lock(environments.mutex);
+  environments.all.push_back(this);
+}
+
+// In the order in which a gateway is closed: the port, the files, the locks.
+Addon::~Addon() {
+  Environments& environments = Environments::Get();
+  {
+    const std::lock_guard<std::mutex> lock(environments.mutex);
+    environments.all.erase(std::find(environments.all.begin(), environments.all.end(), this));
+  }
+  EndWaits();
+  for (const SocketCopy& copy : copies) CloseCopy(copy);
+  sockets.CloseAll();
+  RemoveDoomed();
+}
 
 using Info = const Napi::CallbackInfo&;
 
 Addon& Of(Info info) { return *info.Env().GetInstanceData<Addon>(); }
 
 std::string Text(Info info, std::size_t index) { return info[index].As<Napi::String>().Utf8Value(); }
+
+RawHandle Raw(Info info, std::size_t index) { return static_cast<RawHandle>(info[index].As<Napi::Number>().Int64Value()); }
 
 bool Flag(Info info, std::size_t index) { return info[index].As<Napi::Boolean>().Value(); }
 
@@ -238,7 +310,7 @@ void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
 Napi::Value StartWaitCall(Info info) {
   Napi::Env env = info.Env();
   Addon& addon = Of(info);
-  FileHandle file = addon.files.Take(info[0]);
+  FileHandle file = addon.files.Take(Raw(info, 0));
   if (!file) return BadHandle(env);
   if (static_cast<napi_threadsafe_function>(addon.waker) == nullptr) {
     addon.waker = Waker::New(env, "gateway-lock wait", 0, 1, &addon);
@@ -268,7 +340,7 @@ Napi::Value StartWaitCall(Info info) {
 
 // (fd): of no effect once the wait has ended
 Napi::Value CancelWaitCall(Info info) {
-  PendingWait* pending = Of(info).FindWait(info[0]);
+  PendingWait* pending = Of(info).FindWait(Raw(info, 0));
   if (pending == nullptr) return info.Env().Undefined();
   Result<Done> cancelled = pending->wait.Cancel();
   return cancelled.ok() ? info.Env().Undefined() : FailureObject(info.Env(), cancelled.failure());
@@ -276,7 +348,7 @@ Napi::Value CancelWaitCall(Info info) {
 
 // (fd, path)
 Napi::Value CheckLockCall(Info info) {
-  const FileHandle* file = Of(info).FindFile(info[0]);
+  const FileHandle* file = Of(info).FindFile(Raw(info, 0));
   if (file == nullptr) return BadHandle(info.Env());
   Result<Currency> currency = CheckLock(*file, Text(info, 1));
   if (!currency.ok()) return FailureObject(info.Env(), currency.failure());
@@ -288,7 +360,7 @@ Napi::Value CheckLockCall(Info info) {
 
 // (fd, data, cut)
 Napi::Value WriteRecordCall(Info info) {
-  const FileHandle* file = Of(info).files.Find(info[0]);
+  const FileHandle* file = Of(info).files.Find(Raw(info, 0));
   if (file == nullptr) return BadHandle(info.Env());
   const auto data = info[1].As<Napi::Uint8Array>();
   Result<Done> written = WriteRecord(*file, data.Data(), data.ByteLength(), Flag(info, 2));
@@ -297,7 +369,7 @@ Napi::Value WriteRecordCall(Info info) {
 
 // (fd, path)
 Napi::Value RemoveLockFileCall(Info info) {
-  const FileHandle* file = Of(info).files.Find(info[0]);
+  const FileHandle* file = Of(info).files.Find(Raw(info, 0));
   if (file == nullptr) return BadHandle(info.Env());
   Result<bool> removed = RemoveLockFile(*file, Text(info, 1));
   return removed.ok() ? Napi::Boolean::New(info.Env(), removed.value()) : FailureObject(info.Env(), removed.failure());
@@ -305,11 +377,21 @@ Napi::Value RemoveLockFileCall(Info info) {
 
 // (fd)
 void UnlockCall(Info info) {
-  if (const FileHandle* file = Of(info).files.Find(info[0]); file != nullptr) Unlock(*file);
+  if (const FileHandle* file = Of(info).files.Find(Raw(info, 0)); file != nullptr) Unlock(*file);
+}
+
+// (fd, path): "" for a file that stays
+void RemoveAtEndCall(Info info) {
+  Addon& addon = Of(info);
+  addon.Spare(Raw(info, 0));
+  if (std::string path = Text(info, 1); !path.empty()) addon.doomed.push_back(Doomed{Raw(info, 0), std::move(path)});
 }
 
 // (fd)
-void CloseFileCall(Info info) { Of(info).files.Take(info[0]).Reset(); }
+void CloseFileCall(Info info) {
+  Of(info).Spare(Raw(info, 0));
+  Of(info).files.Take(Raw(info, 0)).Reset();
+}
 
 // (host, port, backlog, dualStack)
 Napi::Value ListenCall(Info info) { return BoundSocketObject(info, Listen(ReadBindRequest(info))); }
@@ -319,28 +401,41 @@ Napi::Value GuardCall(Info info) { return BoundSocketObject(info, Guard(ReadBind
 
 // (fd)
 Napi::Value SilenceCall(Info info) {
-  const SocketHandle* socket = Of(info).sockets.Find(info[0]);
+  const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
   if (socket == nullptr) return BadHandle(info.Env());
   Result<Done> silenced = Silence(*socket);
   return silenced.ok() ? info.Env().Undefined() : FailureObject(info.Env(), silenced.failure());
 }
 
-// (fd): the duplicate is the caller's to close
+// (fd): a number for the runtime to take; adoptDuplicate says that it did
 Napi::Value DuplicateCall(Info info) {
-  const SocketHandle* socket = Of(info).sockets.Find(info[0]);
+  const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
   if (socket == nullptr) return BadHandle(info.Env());
-  Result<RawHandle> copy = Duplicate(*socket);
+  Result<SocketCopy> copy = Duplicate(*socket);
   if (!copy.ok()) return FailureObject(info.Env(), copy.failure());
-  return Napi::Number::New(info.Env(), static_cast<double>(copy.value()));
+  Of(info).copies.push_back(copy.value());
+  return Napi::Number::New(info.Env(), static_cast<double>(copy.value().raw));
 }
+
+// A worker that is terminated between duplicate and adoptDuplicate may have given its copy to the runtime or not: then
+// CloseCopy looks, after the runtime has closed what it has.
+SocketCopy TakeCopy(Info info) {
+  auto& copies = Of(info).copies;
+  const auto found = std::find_if(copies.begin(), copies.end(), [&](const SocketCopy& copy) { return copy.raw == Raw(info, 0); });
+  if (found == copies.end()) return SocketCopy{kNoHandle, 0};
+  const SocketCopy copy = *found;
+  copies.erase(found);
+  return copy;
+}
+
+// (duplicate)
+void AdoptDuplicateCall(Info info) { TakeCopy(info); }
 
 // (duplicate): for one that nobody took
-void CloseDuplicateCall(Info info) {
-  CloseRaw(HandleKind::kSocket, static_cast<RawHandle>(info[0].As<Napi::Number>().Int64Value()));
-}
+void CloseDuplicateCall(Info info) { CloseCopy(TakeCopy(info)); }
 
 // (fd)
-void CloseSocketCall(Info info) { Of(info).sockets.Take(info[0]).Reset(); }
+void CloseSocketCall(Info info) { Of(info).sockets.Take(Raw(info, 0)).Reset(); }
 
 // (pid)
 Napi::Value IdentifyProcessCall(Info info) {
@@ -418,11 +513,13 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
   exports["removeLockFile"] = Napi::Function::New<RemoveLockFileCall>(env);
   exports["unlock"] = Napi::Function::New<UnlockCall>(env);
+  exports["removeAtEnd"] = Napi::Function::New<RemoveAtEndCall>(env);
   exports["closeFile"] = Napi::Function::New<CloseFileCall>(env);
   exports["listen"] = Napi::Function::New<ListenCall>(env);
   exports["guard"] = Napi::Function::New<GuardCall>(env);
   exports["silence"] = Napi::Function::New<SilenceCall>(env);
   exports["duplicate"] = Napi::Function::New<DuplicateCall>(env);
+  exports["adoptDuplicate"] = Napi::Function::New<AdoptDuplicateCall>(env);
   exports["closeDuplicate"] = Napi::Function::New<CloseDuplicateCall>(env);
   exports["closeSocket"] = Napi::Function::New<CloseSocketCall>(env);
   exports["identifyProcess"] = Napi::Function::New<IdentifyProcessCall>(env);

@@ -35,7 +35,15 @@ Result<BoundSocket> Guard(const BindRequest& request) noexcept;
 // Turns a listening socket into a guard. Connections that nobody has accepted yet are reset.
 Result<Done> Silence(const SocketHandle& socket) noexcept;
 
-// A second handle to the same socket, for somebody else to close.
-Result<RawHandle> Duplicate(const SocketHandle& socket) noexcept;
+// A second handle to the same socket, for somebody else to close. `identity` tells it from whatever has its number later.
+struct SocketCopy {
+  RawHandle raw;
+  std::uint64_t identity;
+};
+
+Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept;
+
+// For a copy that nobody took; nothing if its number is something else by now.
+void CloseCopy(const SocketCopy& copy) noexcept;
 
 }  // namespace gateway_lock

@@ -13,6 +13,8 @@ namespace gateway_lock {
 
 using ProcessId = std::int32_t;
 
+ProcessId OwnProcess() noexcept;
+
 struct ProcessIdentity {
   bool exists = false;    // a zombie does not: it holds nothing any more
   double start_time = 0;  // in the system's own unit; with the pid, unique until the next boot; 0 where it is hidden

@@ -152,6 +152,7 @@ function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
   try {
     const handle = create(null, null, null, duplicate);
     if (typeof handle === "number") throw systemError({ errno: -handle, syscall: "open" }, subject);
+    native().adoptDuplicate(duplicate);
     const close = handle.close.bind(handle);
     handle.close = (callback) => {
       handle.close = close;

@@ -16,7 +16,7 @@ import { filesystemOf } from "./filesystem.ts";
 import { type Limits, pause, waitInKernel } from "./wait.ts";
 
 export interface TryLockOptions {
-  /** Delete the file when the lock is released, and in an `exit` hook where one runs. Default: false. */
+  /** Delete the file when the lock is released, and when the process ends by itself with the lock held. Default: false. */
   remove?: boolean | undefined;
 }
 
@@ -54,27 +54,38 @@ const CROWDED = 1;
 
 /** Keeps every held lock reachable: garbage collection releases nothing. */
 const held = new Set<FileLock>();
-/** For good, once there was a lock: hooking takes longer than locking. */
-let isHooked = false;
 
 /** A kernel lock that this process holds. It ends with `release()`, or with the process, however that ends. */
 export class FileLock {
   /** Absolute: it means the same after process.chdir(). */
   readonly path: string;
-  /** @internal */
-  remove: boolean;
   readonly #fd: number;
   readonly #unlocks: boolean;
+  #remove = false;
 
   /** @internal */
   constructor(path: string, fd: number, { remove, unlocks }: Terms) {
     this.path = path;
-    this.remove = remove;
     this.#fd = fd;
     this.#unlocks = unlocks;
-    if (!isHooked) process.on("exit", removeAll);
-    isHooked = true;
+    if (remove) this.remove = true;
     held.add(this);
+  }
+
+  /**
+   * Whether the file goes with the lock, also when the process or the worker just ends: after the last of the host's `exit` listeners,
+   * because whoever finds no file at the path takes the lock of a new one.
+   *
+   * @internal
+   */
+  get remove(): boolean {
+    return this.#remove;
+  }
+
+  /** @internal */
+  set remove(remove: boolean) {
+    this.#remove = remove;
+    native().removeAtEnd(this.#fd, remove ? this.path : "");
   }
 
   get held(): boolean {
@@ -93,6 +104,11 @@ export class FileLock {
       if (this.#unlocks) native().unlock(this.#fd);
       native().closeFile(this.#fd);
     }
+  }
+
+  /** @internal Whether the path still is the locked file. */
+  get isCurrent(): boolean {
+    return this.held && native().checkLock(this.#fd, this.path) === "current";
   }
 
   /** @throws GatewayLockError `LOCK_LOST` if this lock was released, or its file was deleted, renamed or replaced. */
@@ -119,7 +135,7 @@ export class FileLock {
   }
 
   #removeFile(): void {
-    if (!this.remove) return;
+    if (!this.#remove) return;
     const removed = native().removeLockFile(this.#fd, this.path);
     if (isFailure(removed)) {
       process.emitWarning(
@@ -128,19 +144,6 @@ export class FileLock {
       );
     }
   }
-
-  /**
-   * For the `exit` hook: the kernel frees the locks right after it.
-   *
-   * @internal
-   */
-  static removeAtExit(lock: FileLock): void {
-    lock.#removeFile();
-  }
-}
-
-function removeAll(): void {
-  for (const lock of held) FileLock.removeAtExit(lock);
 }
 
 /**

@@ -18,6 +18,11 @@ export interface Refusal {
 /** How often in a row a lock directory may vanish between being made and being used. */
 const MAX_WIPES = 100;
 
+/** How often a lock that somebody else has is tried again before it is lost, and how long to wait in between. ms */
+const MAX_RESTORES = 20;
+const RESTORE_INTERVAL = 1;
+const PAUSE = new Int32Array(new SharedArrayBuffer(4));
+
 interface HeldResource {
   readonly resource: Resource;
   /** The lock on the directory itself; `null` for a file, and where a network filesystem has no such locks. */
@@ -140,7 +145,10 @@ export class LockSet {
     const granted = this.#granted;
     if (granted?.path !== lockable.path) return tryLock(lockable);
     this.#granted = null;
-    return granted;
+    // It may have been granted long ago, while the event loop was blocked.
+    if (granted.isCurrent) return granted;
+    granted.release();
+    return tryLock(lockable);
   }
 
   /** `null` where the filesystem has no such locks. */
@@ -180,6 +188,16 @@ export class LockSet {
     }
   }
 
+  /** Somebody who is about to be refused another of his locks may have this one for a moment. */
+  #lockAgain(path: string): FileLock | null {
+    for (let tries = 1; ; tries++) {
+      const lock = this.#lockIn(dirname(path), path);
+      if (lock instanceof FileLock) return lock;
+      if (tries === MAX_RESTORES) return null;
+      Atomics.wait(PAUSE, 0, 0, RESTORE_INTERVAL);
+    }
+  }
+
   /** What a failed write has left behind may be half a record. */
   #rewrite(): void {
     if (this.#content === null) return;
@@ -203,8 +221,7 @@ export class LockSet {
     anchor.directoryLock?.assertCurrent();
     let restored: FileLock | null = null;
     try {
-      const file = this.#lockIn(dirname(path), path);
-      restored = file instanceof FileLock ? file : null;
+      restored = this.#lockAgain(path);
       restored?.write(this.#content, { cut: true });
     } catch (cause) {
       restored?.release();

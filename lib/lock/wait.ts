@@ -59,6 +59,7 @@ export function waitInKernel(
     if (native().checkLock(fd, path) !== "current") cancel();
   };
   if (watch) lookFromTimeToTime(look);
+  if (signal?.aborted) cancel();
 }
 
 /** One timer for all, because there may be thousands. It does not keep the process alive: a wait does so itself. */
@@ -98,7 +99,7 @@ export function callAt(time: number, callback: () => void): () => void {
     if (left <= 0) callback();
     else if (left < Infinity) timer = setTimeout(arm, Math.min(Math.ceil(left), MAX_TIMER));
   };
-  timer = time < Infinity ? setTimeout(arm, Math.min(Math.ceil(time - performance.now()), MAX_TIMER)) : undefined;
+  if (time < Infinity) timer = setTimeout(arm, Math.max(0, Math.min(Math.ceil(time - performance.now()), MAX_TIMER)));
   return () => clearTimeout(timer);
 }
 

@@ -27,6 +27,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace gateway_lock {
@@ -154,10 +155,19 @@ Result<Done> Silence(const SocketHandle& socket) noexcept {
   return Done{};
 }
 
-Result<RawHandle> Duplicate(const SocketHandle& socket) noexcept {
+Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept {
+  struct stat identity;
+  if (fstat(Fd(socket), &identity) == -1) return Failed("fstat");
   const int copy = fcntl(Fd(socket), F_DUPFD_CLOEXEC, 0);
   if (copy == -1) return Failed("fcntl");
-  return RawHandle{copy};
+  return SocketCopy{copy, identity.st_ino};
+}
+
+void CloseCopy(const SocketCopy& copy) noexcept {
+  struct stat there;
+  const int fd = static_cast<int>(copy.raw);
+  // Sockets have inode numbers of their own, which sockfs does not use again while one is open.
+  if (fstat(fd, &there) == 0 && S_ISSOCK(there.st_mode) && there.st_ino == copy.identity) close(fd);
 }
 
 }  // namespace gateway_lock

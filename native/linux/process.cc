@@ -251,6 +251,8 @@ Result<Done> Dump(const SocketHandle& netlink, int family, std::uint16_t port, s
 
 }  // namespace
 
+ProcessId OwnProcess() noexcept { return getpid(); }
+
 Result<ProcessIdentity> IdentifyProcess(ProcessId pid) noexcept {
   FileHandle file = OpenAt(AT_FDCWD, ("/proc/" + std::to_string(pid) + "/stat").c_str());
   if (!file) {
