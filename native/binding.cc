@@ -8,10 +8,12 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "file_lock.h"
@@ -75,6 +77,9 @@ struct PendingWait {
   Waker waker;
 };
 
+// How long an environment that ends waits for its waiting threads.
+constexpr auto kPatience = std::chrono::seconds(1);
+
 // A lock file that goes with its lock, also when the process ends without saying so.
 struct Doomed {
   RawHandle file;
@@ -92,7 +97,7 @@ struct Addon {
   std::vector<Doomed> doomed;
   Registry<HandleKind::kSocket> sockets;
   std::vector<SocketCopy> copies;
-  std::vector<std::unique_ptr<PendingWait>> waits;
+  std::unordered_map<RawHandle, std::unique_ptr<PendingWait>> waits;
   Waker waker;
 
   const FileHandle* FindFile(RawHandle raw) const {
@@ -101,14 +106,14 @@ struct Addon {
     return pending == nullptr ? nullptr : &pending->wait.file();
   }
   PendingWait* FindWait(RawHandle raw) const {
-    for (const auto& pending : waits) {
-      if (pending->wait.file().raw() == raw) return pending.get();
-    }
-    return nullptr;
+    const auto found = waits.find(raw);
+    return found == waits.end() ? nullptr : found->second.get();
   }
-  // All at once, and then each one's end.
+  // All at once, and then each one's end, with one deadline for all.
   void EndWaits() {
-    for (const auto& pending : waits) static_cast<void>(pending->wait.Cancel().ok());
+    for (const auto& [raw, pending] : waits) static_cast<void>(pending->wait.Cancel().ok());
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    for (const auto& [raw, pending] : waits) pending->wait.Abandon(deadline);
     waits.clear();
   }
   void RemoveDoomed() {
@@ -289,12 +294,10 @@ Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptResult(info, Try
 // Tells JavaScript what came of a wait. The file is back in `files`.
 void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
   if (static_cast<napi_env>(env) == nullptr) return;  // the environment has ended, and the wait with it
-  auto& waits = addon->waits;
-  const auto found = std::find_if(waits.begin(), waits.end(), [=](const auto& pending) { return pending.get() == wait; });
-  if (found == waits.end()) return;
-  const std::unique_ptr<PendingWait> pending = std::move(*found);
-  waits.erase(found);
-  if (waits.empty()) addon->waker.Unref(env);
+  if (addon->waits.empty()) return;                   // they were all ended: this one is not there any more
+  const std::unique_ptr<PendingWait> pending = std::move(addon->waits[wait->wait.file().raw()]);
+  addon->waits.erase(wait->wait.file().raw());
+  if (addon->waits.empty()) addon->waker.Unref(env);
   FileHandle file;
   Result<LockAttempt> end = pending->wait.Finish(file);
   addon->files.Keep(std::move(file));
@@ -318,6 +321,7 @@ Napi::Value StartWaitCall(Info info) {
       addon.files.Keep(std::move(file));
       return FailureObject(env, Failure{ECANCELED, "napi_create_threadsafe_function"});
     }
+    addon.waker.Unref(env);
     // Hooks run in reverse order: this one before Node takes the waker away.
     env.AddCleanupHook([](Addon* ending) { ending->EndWaits(); }, &addon);
   }
@@ -334,7 +338,8 @@ Napi::Value StartWaitCall(Info info) {
     return FailureObject(env, started.failure());
   }
   if (addon.waits.empty()) addon.waker.Ref(env);
-  addon.waits.push_back(std::move(pending));
+  const RawHandle raw = pending->wait.file().raw();
+  addon.waits.emplace(raw, std::move(pending));
   return env.Undefined();
 }
 

@@ -4,6 +4,7 @@
 // ended, its lock was not granted, or is free again.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -15,15 +16,13 @@ namespace gateway_lock {
 
 class LockWait {
  public:
-  // Called once, by the waiting thread, when the wait is ending: Finish() blocks for microseconds at most from then on.
+  // Called once, by the waiting thread, when the wait is ending: Finish() blocks from then on only for what ConfirmLock takes.
   using Notify = void (*)(void* context);
 
   LockWait() noexcept = default;
   LockWait(const LockWait&) = delete;
   LockWait& operator=(const LockWait&) = delete;
-  // Cancels, and waits for the thread: for a second at most, because some filesystems do not let go of a thread that waits.
-  // Such a thread is left behind with what it needs, and closes the file when it gets out.
-  ~LockWait();
+  ~LockWait();  // abandons it at once
 
   // Takes the file, which was opened at `path`, and starts to wait for its lock. When no thread can be started, the caller
   // keeps the file. The rest is as in TryLockFile.
@@ -32,6 +31,10 @@ class LockWait {
   // Ends the wait within microseconds, whether the thread waits already or not; nothing once it has ended. EAGAIN if the
   // system can't now.
   Result<Done> Cancel() noexcept;
+
+  // Cancels, and waits until the thread has left, but not beyond the deadline: some filesystems do not let go of a thread that
+  // waits. Such a thread is left behind with what it needs, and unlocks and closes the file when it gets out.
+  void Abandon(std::chrono::steady_clock::time_point deadline) noexcept;
 
   // The file that is waited for; Finish() gives it back.
   const FileHandle& file() const noexcept;

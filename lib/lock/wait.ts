@@ -1,5 +1,6 @@
 // Waiting: for a lock, in the kernel, or just for a moment; until a deadline or a signal ends it.
 
+import { addAbortListener } from "node:events";
 import { isFailure, native, type WaitEnd } from "../native.ts";
 
 /** What ends a wait early. */
@@ -105,33 +106,32 @@ export function callAt(time: number, callback: () => void): () => void {
 
 interface Waiters {
   readonly callbacks: Set<() => void>;
-  readonly abort: () => void;
+  readonly listener: Disposable;
 }
 const waitersOf = new WeakMap<AbortSignal, Waiters>();
 
 /**
  * Calls back when `signal` aborts. One listener serves all who wait for a signal: Node warns of a leak when there are
- * more than ten (MaxListenersExceededWarning).
+ * more than ten (MaxListenersExceededWarning). Another listener can't keep it from being told (events.addAbortListener).
  */
 function onAbort(signal: AbortSignal | null, callback: () => void): () => void {
   if (signal === null) return () => {};
-  const { callbacks, abort } = waitersOf.get(signal) ?? listenTo(signal);
-  callbacks.add(callback);
+  const waiters = waitersOf.get(signal) ?? listenTo(signal);
+  waiters.callbacks.add(callback);
   return () => {
-    callbacks.delete(callback);
-    if (callbacks.size > 0 || waitersOf.get(signal)?.callbacks !== callbacks) return;
+    waiters.callbacks.delete(callback);
+    if (waiters.callbacks.size > 0 || waitersOf.get(signal) !== waiters) return;
     waitersOf.delete(signal);
-    signal.removeEventListener("abort", abort);
+    waiters.listener[Symbol.dispose]();
   };
 }
 
 function listenTo(signal: AbortSignal): Waiters {
   const callbacks = new Set<() => void>();
-  const abort = () => {
+  const listener = addAbortListener(signal, () => {
     for (const callback of callbacks) callback();
-  };
-  const waiters = { callbacks, abort };
+  });
+  const waiters = { callbacks, listener };
   waitersOf.set(signal, waiters);
-  signal.addEventListener("abort", abort);
   return waiters;
 }

@@ -16,6 +16,7 @@
 #include <sys/file.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -25,10 +26,9 @@
 namespace gateway_lock {
 namespace {
 
-// Enough for a signal's frame with the widest vector registers, several times over; of a thousand threads, little is ever
-// touched.
-constexpr std::size_t kStackSize = 64 * 1024;
-constexpr auto kPatience = std::chrono::seconds(1);
+// Enough for a signal's frame with the widest vector registers, and for the thread-local data of a host with many libraries,
+// which lies there too; of a thousand threads, little is ever touched.
+constexpr std::size_t kStackSize = 128 * 1024;
 constexpr auto kRetry = std::chrono::milliseconds(1);
 
 pthread_once_t prepared = PTHREAD_ONCE_INIT;
@@ -45,6 +45,7 @@ void Prepare() {
   const int signal = ChooseWaitSignal();
   struct sigaction action = {};
   action.sa_handler = Escape;
+  action.sa_flags = SA_RESTART;  // for threads of the host, should somebody send it to the process
   sigemptyset(&action.sa_mask);
   if (signal != 0 && sigaction(signal, &action, nullptr) == 0) wait_signal = signal;
 }
@@ -56,8 +57,9 @@ void SetMask(int how) noexcept {
   pthread_sigmask(how, &set, nullptr);
 }
 
-// 0, or errno; ECANCELED after a signal.
-int BlockOn(int fd) noexcept {
+// 0, or errno; ECANCELED after a signal. `cancelled` is for the case that somebody has taken the signal from us meanwhile: then
+// it only interrupts.
+int BlockOn(int fd, const std::atomic<bool>& cancelled) noexcept {
   sigjmp_buf escape;
   if (const int error = pthread_setspecific(escape_key, &escape); error != 0) return error;
   if (sigsetjmp(escape, 0) != 0) {
@@ -68,8 +70,8 @@ int BlockOn(int fd) noexcept {
   int result;
   do {
     result = flock(fd, LOCK_EX);
-  } while (result == -1 && errno == EINTR);
-  const int error = result == -1 ? errno : 0;
+  } while (result == -1 && errno == EINTR && !cancelled.load());
+  const int error = result == 0 ? 0 : errno == EINTR ? ECANCELED : errno;
   SetMask(SIG_BLOCK);
   return error;
 }
@@ -84,13 +86,18 @@ struct LockWait::State {
   void* context;
   pthread_t thread;
   Result<LockAttempt> end = LockAttempt{LockStatus::kCancelled};
-  // Held from the waking to the end.
+  std::atomic<bool> cancelled{false};
+  // Of all that follows. Not held over any call that a filesystem may keep.
   std::mutex mutex;
   std::condition_variable left_changed;
-  bool left = false;  // from here on, the thread may be gone
+  bool blocked = true;     // while it can be interrupted
+  bool left = false;       // from here on, the thread may be gone
+  bool abandoned = false;  // nobody is there to be told, or to have the lock
 
   Result<Done> Interrupt() noexcept {
-    const int error = left ? 0 : pthread_kill(thread, wait_signal);
+    if (!blocked) return Done{};
+    cancelled.store(true);
+    const int error = pthread_kill(thread, wait_signal);
     if (error != 0) return Failure{error, "pthread_kill"};
     return Done{};
   }
@@ -104,15 +111,21 @@ struct LockWait::State {
   }
 
   void Wait() noexcept {
-    const int error = BlockOn(static_cast<int>(file.raw()));
-    const std::lock_guard<std::mutex> lock(mutex);
-    // First of all: somebody else takes longer to wake up than the rest takes here.
-    if (notify != nullptr) notify(context);
-    if (error == 0) {
-      end = ConfirmLock(file, path, self_test);
-    } else if (error != ECANCELED) {
-      end = Failure{error, "flock"};
+    const int error = BlockOn(static_cast<int>(file.raw()), cancelled);
+    std::unique_lock<std::mutex> lock(mutex);
+    blocked = false;
+    if (!abandoned) {
+      // First of all: somebody else takes longer to wake up than the rest takes here.
+      notify(context);
+      lock.unlock();
+      if (error == 0) {
+        end = ConfirmLock(file, path, self_test);
+      } else if (error != ECANCELED) {
+        end = Failure{error, "flock"};
+      }
+      lock.lock();
     }
+    if (abandoned) Unlock(file);
     left = true;
     left_changed.notify_one();
   }
@@ -165,16 +178,20 @@ Result<LockAttempt> LockWait::Finish(FileHandle& file) noexcept {
   return std::move(state->end);
 }
 
-LockWait::~LockWait() {
+LockWait::~LockWait() { Abandon(std::chrono::steady_clock::now()); }
+
+void LockWait::Abandon(std::chrono::steady_clock::time_point deadline) noexcept {
   if (state_ == nullptr) return;
-  std::unique_lock<std::mutex> lock(state_->mutex);
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (!state_->left && std::chrono::steady_clock::now() < deadline) {
-    const bool sent = state_->Interrupt().ok();
-    state_->left_changed.wait_until(lock, sent ? deadline : std::chrono::steady_clock::now() + kRetry);
+  const std::shared_ptr<State> state = std::move(state_);
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->abandoned = true;
+  while (!state->left && std::chrono::steady_clock::now() < deadline) {
+    const bool sent = state->Interrupt().ok();
+    state->left_changed.wait_until(lock, sent ? deadline : std::chrono::steady_clock::now() + kRetry);
   }
-  state_->notify = nullptr;
-  if (state_->left) state_->file.Reset();
+  if (!state->left) return;
+  Unlock(state->file);
+  state->file.Reset();
 }
 
 }  // namespace gateway_lock
