@@ -1,7 +1,17 @@
 // What happens to a claim is told on its channels, once, in order and with the facts, and costs nothing where nobody listens.
 
 import { channel, subscribe, unsubscribe } from "node:diagnostics_channel";
-import { existsSync, mkdirSync, readdirSync, readlinkSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, expectTypeOf, it, onTestFinished } from "vitest";
 import { Chronicle } from "../lib/diagnostics.ts";
@@ -165,6 +175,24 @@ describe("a claim", () => {
         { event: "release", message: expected },
       ]);
     }
+  });
+
+  it("that is lost is told once, also to a subscriber that looks again, who learns it at once", async () => {
+    const told = listen();
+    const gateway = await acquire({ stateDir: temporaryDirectory(), port: 0 });
+    const thrown: unknown[] = [];
+    on("lost", () => {
+      try {
+        gateway.assertCurrent();
+      } catch (error) {
+        thrown.push(error);
+      }
+    });
+    renameSync(gateway.owner.stateDir ?? "", `${gateway.owner.stateDir}-moved`);
+    onTestFinished(() => rmSync(`${gateway.owner.stateDir}-moved`, { recursive: true }));
+    expect(() => gateway.assertCurrent()).toThrow(expect.objectContaining({ code: "LOCK_LOST" }));
+    expect(eventsOf(told)).toEqual(["acquire", "lost"]);
+    expect(thrown).toEqual([gateway.lost.reason]);
   });
 
   it("that is lost is told once, with LOCK_LOST and since when it was held, and its release after that", async () => {
@@ -430,6 +458,17 @@ describe("a subscriber that throws", () => {
     expect(child.stderr).toContain("thrown at acquire");
     expect(lockFilesIn(options.stateDir)).toEqual([]);
   });
+});
+
+it("an abort in the moment in which the wait is told ends it", async () => {
+  const stateDir = temporaryDirectory();
+  const owner = await acquire({ stateDir, port: 0 });
+  const controller = new AbortController();
+  const reason = new Error("changed my mind");
+  on("wait", () => controller.abort(reason));
+  const waiting = acquireGateway({ stateDir, port: 0, timeout: Infinity, signal: controller.signal });
+  await expect(waiting).rejects.toBe(reason);
+  owner.assertCurrent();
 });
 
 describe("where nobody listens", () => {

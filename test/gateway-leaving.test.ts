@@ -1,12 +1,21 @@
 // Proves that a gateway leaves nothing behind, however and whenever its process ends, and that closing harms nobody who comes after.
 
+import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { WebSocket } from "ws";
 import { readOwner } from "../lib/lock/record.ts";
 import { hasFlockCommand, itWhere } from "./support/capabilities.ts";
-import { acquire, expectNothingLeft, holdWithFlock, isPortFree, listenOn, lockFilesIn } from "./support/gateways.ts";
+import {
+  acquire,
+  expectNothingLeft,
+  holdWithFlock,
+  isPortFree,
+  listenOn,
+  lockFilesIn,
+  refusalOf,
+} from "./support/gateways.ts";
 import { bodyOf } from "./support/listener-tools.ts";
 import { flockCommandGets } from "./support/locks.ts";
 import { startFixture, type TestProcess } from "./support/processes.ts";
@@ -193,4 +202,25 @@ it("a wait without end keeps a process alive that has nothing else to do", async
   await owner.close();
   await serves(standby);
   expect(await bodyOf(port)).toBe(`pid ${standby.pid}`);
+});
+
+describe("the host's exit listeners", () => {
+  it.each(["exit", "throw"])("run with everything still held, after a %s", async (way) => {
+    const [config, mine, theirs] = [temporaryDirectory(), temporaryDirectory(), temporaryDirectory()];
+    const [configPath, go] = [join(config, "gateway.json"), join(theirs, "go")];
+    const options = { stateDir: mine, configPath, port: await freePort() };
+    const owner = startFixture("leaving-slowly.mjs", { options, way, go });
+    await owner.next("leaving");
+
+    // The config is what a rival with another state directory could take: no directory of its own is locked.
+    expect(await refusalOf({ stateDir: join(theirs, "state"), configPath, port: 0 })).toMatchObject({
+      owner: { pid: owner.pid },
+    });
+    expect(lockFilesIn(config)).toHaveLength(1);
+    writeFileSync(go, "");
+    await owner.exited;
+
+    await expectAllGone(mine, options.port);
+    expect(lockFilesIn(config)).toEqual([]);
+  });
 });

@@ -113,6 +113,18 @@ describe("what lies in a directory that is locked itself", () => {
     expect(outcomes).toEqual(each(restored, { codes: [75, 75], inTime: true, ms: expect.any(Number), locked: true }));
   });
 
+  it("is restored when a passing contender has had it for a moment", async () => {
+    const { gateway, insideLock } = await ownerIn(temporaryDirectory());
+    unlinkSync(insideLock);
+    const passing = startFixture("lock-holder.mjs", { path: insideLock });
+    await passing.next("locked");
+
+    passing.send("release");
+    gateway.assertCurrent();
+
+    expect([saysWhoOwnsIt(gateway), isLocked(gateway)]).toEqual([true, true]);
+  });
+
   it("is restored in lockDir too, where its file lies elsewhere, and a file's lock there is lost", async () => {
     const parent = temporaryDirectory();
     const options = { stateDir: join(parent, "state"), lockDir: join(parent, "run"), port: 0 };

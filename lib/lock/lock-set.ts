@@ -19,7 +19,7 @@ export interface Refusal {
 const MAX_WIPES = 100;
 
 /** How often a lock that somebody else has is tried again before it is lost, and how long to wait in between. ms */
-const MAX_RESTORES = 20;
+const MAX_RESTORES = 50;
 const RESTORE_INTERVAL = 1;
 const PAUSE = new Int32Array(new SharedArrayBuffer(4));
 

@@ -5,7 +5,7 @@ import { performance } from "node:perf_hooks";
 import { promisify } from "node:util";
 import { expect, it } from "vitest";
 import { acquireGateway } from "../../lib/gateway.ts";
-import { canUnshareNet, hasIPv6, itWhere } from "../support/capabilities.ts";
+import { canUnshareNet, hasIPv6, isLinux, itWhere } from "../support/capabilities.ts";
 import {
   bodyOf,
   claim,
@@ -16,7 +16,7 @@ import {
   refusalToConnect,
   until,
 } from "../support/listener-tools.ts";
-import { fixturePath, TestProcess } from "../support/processes.ts";
+import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
 const HOSTS = hasIPv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"];
@@ -265,4 +265,15 @@ itWhere(hasIPv6 && canUnshareNet, "no IPv6, or no network namespaces")(
       expect(claimed.addresses).toHaveLength(3);
     }
   },
+);
+
+itWhere(isLinux, "needs procfs")(
+  "a worker that is terminated while it hands its port over takes every copy of it along",
+  async () => {
+    const options = { stateDir: temporaryDirectory(), port: await freePort() };
+    const { sockets, refused } = await startFixture("listener-workers.mjs", { options, rounds: 250 }).next("done");
+    expect(sockets).toEqual([]);
+    expect(refused).toBe(0);
+  },
+  60_000,
 );

@@ -168,6 +168,16 @@ it("ends such a wait neither before its time nor after", () => {
   expect(vi.getTimerCount(), "never").toBe(0);
 });
 
+it("ends at a deadline that has passed meanwhile, and warns nobody", async () => {
+  const seen: string[] = [];
+  const note = ({ name }: Error) => seen.push(name);
+  process.on("warning", note);
+  onTestFinished(() => void process.off("warning", note));
+  await new Promise<void>((resolve) => callAt(performance.now() - SHORT, resolve));
+  await new Promise(setImmediate);
+  expect(seen).toEqual([]);
+});
+
 for (const [what, change] of [
   ["deleted", (path: string) => rmSync(path)],
   ["renamed", (path: string) => renameSync(path, `${path}.old`)],

@@ -151,6 +151,17 @@ it("shares one signal among many waits without a warning, and takes its listener
   expect(openDescriptors()).toBe(before.descriptors - 1);
 });
 
+it("is cancelled although another listener keeps the signal to itself", async () => {
+  const path = aFile();
+  const held = lock(path);
+  const controller = new AbortController();
+  controller.signal.addEventListener("abort", (event) => event.stopImmediatePropagation());
+  const waiting = lockFile(path, { signal: controller.signal });
+  controller.abort();
+  await expect(waiting).rejects.toBe(controller.signal.reason);
+  held.release();
+});
+
 it("leaves the lock free when the signal comes while the holder in the same process lets go", async () => {
   const path = aFile();
   const outcomes = { granted: 0, rejected: 0 };

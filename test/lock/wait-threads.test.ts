@@ -172,6 +172,15 @@ for (const [what, resource, message] of [
       const host = startFixture("wait-poor.mjs", { path }, as);
       await host.next("ready");
       const before = { threads: threadsOf(host.pid), descriptors: descriptorsOf(host.pid) };
+      const leaver = startFixture("wait-poor.mjs", { path }, as);
+      await leaver.next("ready");
+      await withLimit({ pid: leaver.pid, as }, resource, 1, async () => {
+        leaver.send("wait");
+        await leaver.next("failed");
+      });
+      // Whoever could not wait is not kept alive by it.
+      leaver.send("leave");
+      expect(await leaver.exited).toEqual({ code: 0, signal: null });
       await withLimit({ pid: host.pid, as }, resource, 1, async () => {
         for (let attempt = 0; attempt < 3; attempt++) {
           host.send("wait");
