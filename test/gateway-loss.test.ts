@@ -119,7 +119,8 @@ describe("what lies in a directory that is locked itself", () => {
     const passing = startFixture("lock-holder.mjs", { path: insideLock });
     await passing.next("locked");
 
-    passing.send("release");
+    passing.send("release-soon");
+    await passing.next("done");
     gateway.assertCurrent();
 
     expect([saysWhoOwnsIt(gateway), isLocked(gateway)]).toEqual([true, true]);
