@@ -17,6 +17,12 @@ import type { ResolvedOptions, Scheme } from "./options.ts";
 const GRACE = 100; // ms
 const GRACE_INTERVAL = 5;
 
+/**
+ * Pauses before a lock is taken that a live owner may just have lost (LockSet#isSettled): one for passing contenders, and one that is
+ * longer than an owner takes to notice. ms
+ */
+const SETTLING: readonly number[] = [5, 1050];
+
 export interface Won {
   readonly locks: LockSet;
   readonly resources: readonly Resource[];
@@ -36,15 +42,25 @@ export async function contend(options: ResolvedOptions, chronicle: Chronicle): P
   const { timeout, signal, scheme } = options;
   const deadline = performance.now() + timeout;
   let granted: FileLock | null = null;
-  for (let waited = false; ; waited = true) {
+  let waited = false;
+  let settling = 0;
+  for (;;) {
     const { resources, locks } = tryAll(options, granted, chronicle);
-    if (locks instanceof LockSet) return { locks, resources, waited };
+    granted = null;
+    if (locks instanceof LockSet) {
+      const ms = locks.isSettled ? undefined : SETTLING[settling++];
+      if (ms === undefined) return { locks, resources, waited };
+      locks.release();
+      await pause(ms, signal);
+      continue;
+    }
     if (performance.now() < deadline) {
       if (!waited) chronicle.tell("wait");
+      waited = true;
       granted = await waitForLock(locks.held, { deadline, signal });
       continue;
     }
-    granted = null;
+    waited = true;
     const owner = readRecord(locks.resource.lockPath).record;
     const listening = owner === null ? null : await describeListening(owner, locks, scheme);
     if (listening !== null) throw listening;

@@ -50,6 +50,9 @@ export interface CloseOptions {
  * Locks, checks the record, binds and listens, publishes the record. When it resolves, all of that is held; when it
  * rejects, nothing is left behind but directories that it made. It never throws synchronously.
  *
+ * With a `timeout` it waits in the kernel for whoever has one of its locks, and keeps the event loop alive meanwhile. After a
+ * wait, a port that is still taken is tried again for a second: the old owner may be dying.
+ *
  * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING` (a duplicate), `BIND_FAILED`, `LOCK_FAILED`,
  * `LOCK_UNSUPPORTED`; TypeError and RangeError for bad options, before anything is touched; `signal.reason`
  */

@@ -265,3 +265,29 @@ it("an idle owner costs less than a thousandth of a processor, and one who waits
 function show(figures: object): void {
   if (process.env.GATEWAY_LOCK_SHOW_TIMES) console.log(figures);
 }
+
+describe("a config in the state directory of another gateway", () => {
+  it("is not had by wiping that one's locks: it is given the time to restore them", async () => {
+    const stateDir = temporaryDirectory();
+    const owner = await acquire({ stateDir, port: 0 });
+    remove(join(stateDir, "locks"));
+
+    const rival = { stateDir: temporaryDirectory(), configPath: join(stateDir, "gateway.json"), port: 0 };
+    expect(await refusalOf(rival)).toMatchObject({ exitCode: 75, owner: { ownerId: owner.owner.ownerId } });
+    expect(owner.lost.aborted).toBe(false);
+    expect([saysWhoOwnsIt(owner), isLocked(owner)]).toEqual([true, true]);
+  });
+
+  it("is had when that one has another config, after a second", async () => {
+    const stateDir = temporaryDirectory();
+    const owner = await acquire({ stateDir, configPath: join(temporaryDirectory(), "gateway.json"), port: 0 });
+    const began = performance.now();
+    const other = await acquire({
+      stateDir: temporaryDirectory(),
+      configPath: join(stateDir, "gateway.json"),
+      port: 0,
+    });
+    expect(performance.now() - began).toBeGreaterThan(NOTICED);
+    for (const gateway of [owner, other]) gateway.assertCurrent();
+  });
+});

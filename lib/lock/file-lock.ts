@@ -84,6 +84,7 @@ export class FileLock {
 
   /** @internal */
   set remove(remove: boolean) {
+    if (remove === this.#remove) return;
     this.#remove = remove;
     native().removeAtEnd(this.#fd, remove ? this.path : "");
   }
@@ -161,9 +162,9 @@ export function tryLockFile(path: string, options: TryLockOptions = {}): FileLoc
 }
 
 /**
- * Takes the lock on the file at `path`, waiting for it to become free: in the kernel, on a thread of its own. Who comes while the
- * lock is free need not queue behind those who are just waking up. A wait keeps the event loop alive. Any number may wait at once, as long as the
- * system has threads and descriptors for them.
+ * Takes the lock on the file at `path`, waiting for it to become free: in the kernel (flock(2)), on a thread of its own. Who comes
+ * while the lock is free need not queue behind those who are just waking up. A wait keeps the event loop alive. Any number
+ * may wait at once, as long as the system has threads and descriptors for them.
  *
  * @throws GatewayLockError `ALREADY_RUNNING` when `timeout` ms have passed; what `tryLockFile` throws, `LOCK_FAILED` too
  * when no thread can be started; `signal.reason`. Whoever is rejected does not have the lock, and does not get it later.

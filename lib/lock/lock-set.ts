@@ -36,6 +36,7 @@ export class LockSet {
   /** A lock that was waited for, until its turn comes. */
   #granted: FileLock | null;
   #content: Buffer | null = null;
+  #isSettled = true;
 
   private constructor(allowNetworkFilesystem: boolean, granted: FileLock | null) {
     this.#allowNetworkFilesystem = allowNetworkFilesystem;
@@ -65,6 +66,14 @@ export class LockSet {
       locks.#granted?.release();
       if (!complete) locks.release();
     }
+  }
+
+  /**
+   * False if the lock file of one of the files was missing, and lies in a directory that somebody else has locked: that may be
+   * the owner, whose lock files were deleted, and who is about to make them again.
+   */
+  get isSettled(): boolean {
+    return this.#isSettled;
   }
 
   /** In lock order. */
@@ -135,9 +144,24 @@ export class LockSet {
       if (!(file instanceof FileLock)) return { resource, held: file };
       fileLock = file;
       this.#held.push({ resource, directoryLock, fileLock });
+      // "remove" = there is nothing in it: it was made here.
+      if (!resource.isDirectory && file.remove && this.#isForeign(home, file.path)) this.#isSettled = false;
       return null;
     } finally {
       if (fileLock === null) directoryLock?.release();
+    }
+  }
+
+  /** Whether a lock file lies in the `locks` of a directory that is locked, and not by us. */
+  #isForeign(directory: string, lockPath: string): boolean {
+    if (!isInLocksOf(directory, lockPath) || this.#held.some(({ resource }) => resource.path === directory))
+      return false;
+    try {
+      const free = tryLock({ path: directory, kind: "directory" });
+      free?.release();
+      return free === null;
+    } catch {
+      return false; // it can't be locked, or not by this user: then no owner of it could restore anything
     }
   }
 
