@@ -65,6 +65,8 @@ export interface Native {
     done: (end: WaitEnd | null, empty: boolean) => void,
   ): undefined | NativeFailure;
   cancelWait(fd: number): undefined | NativeFailure;
+  /** Whether all of them are; `paths` are in one string, each ended by a NUL. */
+  areCurrent(fds: Int32Array, paths: string): boolean;
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
   removeLockFile(fd: number, path: string): boolean | NativeFailure;

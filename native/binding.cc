@@ -363,6 +363,23 @@ Napi::Value CheckLockCall(Info info) {
   return Napi::String::New(info.Env(), name);
 }
 
+// (fds, paths): one call for all that an owner looks at twice a second, with the paths in one string, each ended by a NUL
+Napi::Value AreCurrentCall(Info info) {
+  const auto fds = info[0].As<Napi::Int32Array>();
+  const std::string paths = Text(info, 1);
+  bool current = true;
+  std::size_t start = 0;
+  for (std::size_t i = 0; current && i < fds.ElementLength(); i++) {
+    const FileHandle* file = Of(info).files.Find(RawHandle{fds[i]});
+    if (file == nullptr) return Napi::Boolean::New(info.Env(), false);
+    const std::string path = paths.c_str() + start;
+    start += path.size() + 1;
+    Result<Currency> currency = CheckLock(*file, path);
+    current = currency.ok() && currency.value() == Currency::kCurrent;
+  }
+  return Napi::Boolean::New(info.Env(), current);
+}
+
 // (fd, data, cut)
 Napi::Value WriteRecordCall(Info info) {
   const FileHandle* file = Of(info).files.Find(Raw(info, 0));
@@ -515,6 +532,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["startWait"] = Napi::Function::New<StartWaitCall>(env);
   exports["cancelWait"] = Napi::Function::New<CancelWaitCall>(env);
   exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);
+  exports["areCurrent"] = Napi::Function::New<AreCurrentCall>(env);
   exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
   exports["removeLockFile"] = Napi::Function::New<RemoveLockFileCall>(env);
   exports["unlock"] = Napi::Function::New<UnlockCall>(env);

@@ -244,24 +244,6 @@ itWhere(watching.stderr?.includes("EMFILE"), "inotify can't be used up here")(
   },
 );
 
-it("an idle owner costs less than a thousandth of a processor, and one who waits for it nothing", async () => {
-  const [SETTLE, MS] = [500, 2000]; // ms
-  const ALLOWED = MS / 1000;
-  const options = { stateDir: temporaryDirectory(), port: await freePort() };
-  const roles = ["owner", "waiter", "neither"];
-  const processes = [];
-  for (const role of roles) {
-    const idle = startFixture("standby-idle.mjs", { role, options, settle: SETTLE, ms: MS });
-    await idle.next("idle");
-    processes.push(idle);
-  }
-  const used = await Promise.all(processes.map(async (idle) => (await idle.next("used")).cpu as number));
-  show(Object.fromEntries(roles.map((role, index) => [role, used[index]])));
-  const [owner = 0, waiter = 0, neither = 0] = used;
-  expect(owner - neither).toBeLessThan(ALLOWED);
-  expect(waiter - neither).toBeLessThan(ALLOWED);
-});
-
 function show(figures: object): void {
   if (process.env.GATEWAY_LOCK_SHOW_TIMES) console.log(figures);
 }

@@ -37,6 +37,7 @@ export class LockSet {
   #granted: FileLock | null;
   #content: Buffer | null = null;
   #isSettled = true;
+  #areCurrent: (() => boolean) | null = null;
 
   private constructor(allowNetworkFilesystem: boolean, granted: FileLock | null) {
     this.#allowNetworkFilesystem = allowNetworkFilesystem;
@@ -101,6 +102,16 @@ export class LockSet {
     }
     this.#content = bytes;
     return record;
+  }
+
+  /** What assertCurrent() looks for, at a fraction of its cost: an owner asks twice a second. */
+  get isCurrent(): boolean {
+    this.#areCurrent ??= FileLock.watch(
+      this.#held.flatMap(({ directoryLock, fileLock }) =>
+        directoryLock === null ? fileLock : [directoryLock, fileLock],
+      ),
+    );
+    return this.#areCurrent();
   }
 
   /**
@@ -256,6 +267,7 @@ export class LockSet {
     restored.remove = true;
     held.fileLock.release();
     held.fileLock = restored;
+    this.#areCurrent = null;
   }
 }
 

@@ -271,7 +271,7 @@ itWhere(isLinux, "needs procfs")(
   "a worker that is terminated while it hands its port over takes every copy of it along",
   async () => {
     const options = { stateDir: temporaryDirectory(), port: await freePort() };
-    const { sockets, refused } = await startFixture("listener-workers.mjs", { options, rounds: 250 }).next("done");
+    const { sockets, refused } = await startFixture("listener-workers.mjs", { options, rounds: 120 }).next("done");
     expect(sockets).toEqual([]);
     expect(refused).toBe(0);
   },
