@@ -26,7 +26,6 @@ const WAITS = 64;
 const CALLS = 64;
 const ROUNDS = 30;
 const BATCHES = 4;
-/** Whoever has to wait for a thread of the pool waits for ever. */
 const TIMES_ALONE = 2;
 
 itWithCompiler("is handed over to another process within 3 times what a program in C needs", async () => {
@@ -46,32 +45,39 @@ itWithCompiler("is handed over to another process within 3 times what a program 
 it("delays neither files nor names: libuv's threads are not what it waits on", async () => {
   const path = aFile();
   const held = lock(path);
-  const calls = { stat: () => stat(path), lookup: () => lookup("localhost") };
+  const calls: Record<string, () => Promise<unknown>> = { stat: () => stat(path), lookup: () => lookup("localhost") };
   for (const call of Object.values(calls)) await call();
-  const times = {
-    stat: { alone: [] as number[], beside: [] as number[] },
-    lookup: { alone: [] as number[], beside: [] as number[] },
-  };
-  for (let batch = 0; batch < 2 * BATCHES; batch++) {
-    const beside = batch % 2 === 1;
-    const controller = new AbortController();
-    const waits = beside ? Array.from({ length: WAITS }, () => lockFile(path, { signal: controller.signal })) : [];
-    await untilWaiters(path, waits.length);
-    for (const [name, call] of Object.entries(calls) as [keyof typeof calls, () => Promise<unknown>][]) {
+  /** The median of a batch, for each call. */
+  const batch = async () => {
+    const medians: number[] = [];
+    for (const call of Object.values(calls)) {
+      const times: number[] = [];
       for (let round = 0; round < ROUNDS; round++) {
         const started = performance.now();
         await Promise.all(Array.from({ length: CALLS }, call));
-        times[name][beside ? "beside" : "alone"].push(performance.now() - started);
+        times.push(performance.now() - started);
       }
+      medians.push(median(times));
     }
+    return medians;
+  };
+  const ratios: number[][] = Object.keys(calls).map(() => []);
+  for (let pair = 0; pair < BATCHES; pair++) {
+    const alone = await batch();
+    const controller = new AbortController();
+    const waits = Array.from({ length: WAITS }, () => lockFile(path, { signal: controller.signal }));
+    await untilWaiters(path, WAITS);
+    const beside = await batch();
     controller.abort();
     await Promise.allSettled(waits);
+    ratios.forEach((of, call) => {
+      of.push((beside[call] ?? Number.NaN) / (alone[call] ?? Number.NaN));
+    });
+    showTimes(
+      `${CALLS} at once, ms of stat and lookup: alone ${alone.join(", ")}, beside ${WAITS} waits ${beside.join(", ")}`,
+    );
   }
   held.release();
-  for (const [name, { alone, beside }] of Object.entries(times)) {
-    showTimes(
-      `${name}: ${CALLS} at once ${median(alone).toFixed(2)} ms alone, ${median(beside).toFixed(2)} ms beside ${WAITS} waits`,
-    );
-    expect(median(beside) / median(alone), name).toBeLessThan(TIMES_ALONE);
-  }
+  // Whoever has to wait for a thread of the pool waits in every batch; a busy machine delays some of them.
+  for (const of of ratios) expect(Math.min(...of)).toBeLessThan(TIMES_ALONE);
 });
