@@ -10,7 +10,7 @@ import { LockSet, type Refusal } from "./lock/lock-set.ts";
 import { livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
 import { type Resource, resolveResources } from "./lock/resources.ts";
 import { pause } from "./lock/wait.ts";
-import { native } from "./native.ts";
+import { LOCK_SYSCALL, native } from "./native.ts";
 import type { ResolvedOptions, Scheme } from "./options.ts";
 
 /** A lock may be held by a rival that is about to be refused itself, or by a winner that has no record yet. */
@@ -118,7 +118,7 @@ function findHolder(heldPath: string, owner: OwnerRecord | null): number | null 
 /** What the kernel said: the errno of a refused flock(2). */
 function describeHeld(heldPath: string, holder: number | null): Error {
   const who = holder === null ? "a process that can't be seen from here has it" : `pid ${holder} has it`;
-  return systemError({ errno: constants.errno.EAGAIN, syscall: "flock" }, heldPath, who);
+  return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, heldPath, who);
 }
 
 /**

@@ -150,6 +150,8 @@ const NEXT_STEPS: Readonly<Record<string, string>> = {
   ENOSPC: "; free some space there",
   EDQUOT: "; free some space there",
   EMFILE: "; raise the limit of open files (ulimit -n)",
+  EBUSY:
+    "; another program has it open and shares it with nobody: close that program, or try again if it is a virus scanner",
   EAGAIN:
     "; every wait takes a thread: raise the limit of processes and threads (ulimit -u, or pids.max of the cgroup)",
 };
@@ -186,18 +188,20 @@ export interface SystemError extends Error {
 }
 
 /** Dresses a failure from the addon as Node dresses its own; `hint` goes into the message. */
-export function systemError({ errno, syscall }: NativeFailure, subject: string, hint?: string): SystemError {
-  const [code, description] = describeErrno(errno);
-  const message = `${code}: ${description}, ${syscall} ${subject}${hint === undefined ? "" : `; ${hint}`}`;
-  return Object.assign(new Error(message), { code, errno: -errno, syscall });
+export function systemError({ errno, syscall, system }: NativeFailure, subject: string, hint?: string): SystemError {
+  const { code, number, description } = describeErrno(errno);
+  const windows = system === undefined ? "" : ` (Windows error ${system})`;
+  const message = `${code}: ${description}${windows}, ${syscall} ${subject}${hint === undefined ? "" : `; ${hint}`}`;
+  return Object.assign(new Error(message), { code, errno: number, syscall });
 }
 
-/** libuv's words, for the errors that libuv knows: ENOLCK, for one, it does not. */
-function describeErrno(errno: number): [code: string, description: string] {
-  const known = getSystemErrorMap().get(-errno);
-  if (known !== undefined) return known;
+/** libuv's number and words, for the errors that libuv knows: ENOLCK, for one, it does not. On Windows its numbers are its own. */
+function describeErrno(errno: number): { code: string; number: number; description: string } {
   const code = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0];
-  return code === undefined ? [`E${errno}`, "unknown system error"] : [code, DESCRIPTIONS[code] ?? "system error"];
+  if (code === undefined) return { code: `E${errno}`, number: -errno, description: "unknown system error" };
+  for (const [number, [name, description]] of getSystemErrorMap())
+    if (name === code) return { code, number, description };
+  return { code, number: -errno, description: DESCRIPTIONS[code] ?? "system error" };
 }
 
 const DESCRIPTIONS: Readonly<Record<string, string>> = { ENOLCK: "no locks available" };

@@ -4,15 +4,20 @@ import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** A system call that failed. `errno` is positive, as in the manual pages. */
+/** A system call that failed. `errno` is positive, as in the manual pages; `system` is Windows' own number. */
 export interface NativeFailure {
   readonly errno: number;
   readonly syscall: string;
+  readonly system?: number;
 }
+
+/** The call that a lock is refused by. */
+export const LOCK_SYSCALL: string = process.platform === "win32" ? "LockFileEx" : "flock";
 
 /** Why a path is refused; native/file_lock.h says more. */
 export type Hazard =
   | "symbolic-link"
+  | "reparse-point"
   | "directory"
   | "not-regular"
   | "hard-links"
@@ -44,7 +49,15 @@ export interface PortSocket {
   readonly address: string;
   readonly family: "IPv4" | "IPv6";
   readonly v6only: boolean;
-  readonly inode: number;
+  /** For `findSocketOwner`; 0 where there is none. */
+  readonly id: number;
+}
+
+/** What the system says of a filesystem: its name and whether it is remote, or only a number (Linux). */
+export interface FilesystemFacts {
+  readonly type: string;
+  readonly remote: boolean | null;
+  readonly number: number;
 }
 
 /**
@@ -53,6 +66,8 @@ export interface PortSocket {
  */
 export interface Native {
   tryLockFile(path: string, selfTest: boolean, toWait: boolean): LockAttempt | NativeFailure;
+  /** False: a lock file that is open can't be deleted or moved, nor the directories that it lies in, and these are not locked. */
+  readonly locksDirectories: boolean;
   tryLockDirectory(path: string, toWait: boolean): LockAttempt | NativeFailure;
   /**
    * Waits for the lock on `fd`, which was opened at `path`, on a thread of its own. `done` is called once, when the wait has
@@ -69,6 +84,7 @@ export interface Native {
   areCurrent(fds: Int32Array, paths: string): boolean;
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
+  /** May close `fd`, and with it free the lock. */
   removeLockFile(fd: number, path: string): boolean | NativeFailure;
   /** Whether `path` is deleted when the environment or the process ends with the lock held; `""` = it is not. */
   removeAtEnd(fd: number, path: string): void;
@@ -81,6 +97,8 @@ export interface Native {
   duplicate(fd: number): number | NativeFailure;
   adoptDuplicate(duplicate: number): void;
   closeDuplicate(duplicate: number): void;
+  /** For the socket of which a duplicate has just been closed. */
+  cancelAccepts(fd: number): void;
   closeSocket(fd: number): void;
   identifyProcess(pid: number): number | null | NativeFailure;
   describeCommand(pid: number): string;
@@ -91,7 +109,8 @@ export interface Native {
     firstOnly: boolean,
   ): { readonly locked: boolean | null; readonly holders: number[] };
   findPortSockets(port: number, use: PortUse): PortSocket[] | NativeFailure;
-  findSocketOwner(inode: number, hints: readonly number[]): number | null;
+  findSocketOwner(id: number, hints: readonly number[]): number | null;
+  describeFilesystem(directory: string): FilesystemFacts | NativeFailure;
 }
 
 export function isFailure(result: unknown): result is NativeFailure {
@@ -102,7 +121,7 @@ export function isFailure(result: unknown): result is NativeFailure {
 const ROOT: string = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** Where there are sources to build from. */
-const SYSTEMS: readonly string[] = ["linux"];
+const SYSTEMS: readonly string[] = ["linux", "darwin", "win32"];
 
 // At import, so that the first refusal is as quick as the next one. Importing never fails: what can't be loaded is said
 // when it is needed.
@@ -128,7 +147,7 @@ function load(): Native | Error {
     const target = `${process.platform}-${process.arch}${libc}`;
     const message = SYSTEMS.includes(process.platform)
       ? `gateway-lock has no native addon for ${target}; build it with a C++ compiler, make and Python 3: ` +
-        `cd '${ROOT}' && npm install --ignore-scripts && npm run build:native`
+        `cd "${ROOT}" && npm install --ignore-scripts && npm run build:native`
       : `gateway-lock does not support ${target} yet; see Install in its README`;
     return Object.assign(new Error(message, { cause }), { code: "ERR_GATEWAY_LOCK_ADDON" });
   }

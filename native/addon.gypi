@@ -12,6 +12,7 @@
             "posix/file_lock.cc",
             "posix/handle.cc",
             "posix/lock_wait.cc",
+            "linux/filesystem.cc",
             "linux/listener.cc",
             "linux/process.cc",
             "linux/wait_signal.cc"

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "file_lock.h"
+#include "filesystem.h"
 #include "listener.h"
 #include "lock_wait.h"
 #include "process.h"
@@ -43,8 +44,8 @@ class Registry {
     return number;
   }
   // Null for a number that is not in here: closed already, or never ours.
-  const Handle<kKind>* Find(RawHandle raw) const {
-    for (const Handle<kKind>& handle : handles_) {
+  Handle<kKind>* Find(RawHandle raw) {
+    for (Handle<kKind>& handle : handles_) {
       if (handle.raw() == raw) return &handle;
     }
     return nullptr;
@@ -77,7 +78,7 @@ struct PendingWait {
   Waker waker;
 };
 
-// How long an environment that ends waits for its waiting threads.
+// How long the end of an environment or of the process waits for others.
 constexpr auto kPatience = std::chrono::seconds(1);
 
 // A lock file that goes with its lock, also when the process ends without saying so.
@@ -100,7 +101,7 @@ struct Addon {
   std::unordered_map<RawHandle, std::unique_ptr<PendingWait>> waits;
   Waker waker;
 
-  const FileHandle* FindFile(RawHandle raw) const {
+  const FileHandle* FindFile(RawHandle raw) {
     if (const FileHandle* file = files.Find(raw); file != nullptr) return file;
     const PendingWait* pending = FindWait(raw);
     return pending == nullptr ? nullptr : &pending->wait.file();
@@ -118,8 +119,7 @@ struct Addon {
   }
   void RemoveDoomed() {
     for (auto each = doomed.rbegin(); each != doomed.rend(); ++each) {
-      if (const FileHandle* file = files.Find(each->file); file != nullptr)
-        static_cast<void>(RemoveLockFile(*file, each->path).ok());
+      if (FileHandle* file = files.Find(each->file); file != nullptr) static_cast<void>(RemoveLockFile(*file, each->path).ok());
     }
     doomed.clear();
   }
@@ -134,7 +134,7 @@ struct Addon {
 // the end.
 struct Environments {
   const ProcessId process = OwnProcess();
-  std::mutex mutex;
+  std::timed_mutex mutex;
   std::vector<Addon*> all;
 
   static Environments& Get() {
@@ -147,14 +147,16 @@ struct Environments {
   static void AtExit() {
     Environments& environments = Get();
     if (OwnProcess() != environments.process) return;  // forked from it: the files are not its own
-    const std::lock_guard<std::mutex> lock(environments.mutex);
+    // Where the other threads are ended first, one of them may have it for ever.
+    const std::unique_lock<std::timed_mutex> lock(environments.mutex, kPatience);
+    if (!lock) return;
     for (Addon* addon : environments.all) addon->RemoveDoomed();
   }
 };
 
 Addon::Addon() {
   Environments& environments = Environments::Get();
-  const std::lock_guard<std::mutex> lock(environments.mutex);
+  const std::lock_guard<std::timed_mutex> lock(environments.mutex);
   environments.all.push_back(this);
 }
 
@@ -162,7 +164,7 @@ Addon::Addon() {
 Addon::~Addon() {
   Environments& environments = Environments::Get();
   {
-    const std::lock_guard<std::mutex> lock(environments.mutex);
+    const std::lock_guard<std::timed_mutex> lock(environments.mutex);
     environments.all.erase(std::find(environments.all.begin(), environments.all.end(), this));
   }
   EndWaits();
@@ -192,6 +194,7 @@ Napi::Value FailureObject(Napi::Env env, const Failure& failure) {
   auto object = Napi::Object::New(env);
   object["errno"] = failure.code;
   object["syscall"] = failure.syscall;
+  if (failure.system != 0) object["system"] = static_cast<double>(failure.system);
   return object;
 }
 
@@ -209,6 +212,8 @@ const char* Name(Hazard hazard) {
       return "none";
     case Hazard::kSymbolicLink:
       return "symbolic-link";
+    case Hazard::kReparsePoint:
+      return "reparse-point";
     case Hazard::kDirectory:
       return "directory";
     case Hazard::kNotRegular:
@@ -391,9 +396,10 @@ Napi::Value WriteRecordCall(Info info) {
 
 // (fd, path)
 Napi::Value RemoveLockFileCall(Info info) {
-  const FileHandle* file = Of(info).files.Find(Raw(info, 0));
+  FileHandle* file = Of(info).files.Find(Raw(info, 0));
   if (file == nullptr) return BadHandle(info.Env());
   Result<bool> removed = RemoveLockFile(*file, Text(info, 1));
+  if (!*file) Of(info).files.Take(kNoHandle);
   return removed.ok() ? Napi::Boolean::New(info.Env(), removed.value()) : FailureObject(info.Env(), removed.failure());
 }
 
@@ -427,6 +433,11 @@ Napi::Value SilenceCall(Info info) {
   if (socket == nullptr) return BadHandle(info.Env());
   Result<Done> silenced = Silence(*socket);
   return silenced.ok() ? info.Env().Undefined() : FailureObject(info.Env(), silenced.failure());
+}
+
+// (fd)
+void CancelAcceptsCall(Info info) {
+  if (const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0)); socket != nullptr) CancelAccepts(*socket);
 }
 
 // (fd): a number for the runtime to take; adoptDuplicate says that it did
@@ -512,22 +523,36 @@ Napi::Value FindPortSocketsCall(Info info) {
     object["address"] = socket.address;
     object["family"] = socket.ipv6 ? "IPv6" : "IPv4";
     object["v6only"] = socket.v6only;
-    object["inode"] = static_cast<double>(socket.inode);
+    object["id"] = static_cast<double>(socket.id);
     array[i] = object;
   }
   return array;
 }
 
-// (inode, hints)
+// (id, hints)
 Napi::Value FindSocketOwnerCall(Info info) {
-  const auto inode = static_cast<std::uint64_t>(info[0].As<Napi::Number>().Int64Value());
-  const ProcessId pid = FindSocketOwner(inode, Pids(info, 1));
+  const auto id = static_cast<std::uint64_t>(info[0].As<Napi::Number>().Int64Value());
+  const ProcessId pid = FindSocketOwner(id, Pids(info, 1));
   return pid == 0 ? info.Env().Null() : Napi::Number::New(info.Env(), pid);
+}
+
+// (directory)
+Napi::Value DescribeFilesystemCall(Info info) {
+  const Napi::Env env = info.Env();
+  Result<Filesystem> found = DescribeFilesystem(Text(info, 0));
+  if (!found.ok()) return FailureObject(env, found.failure());
+  const Filesystem& filesystem = found.value();
+  auto object = Napi::Object::New(env);
+  object["type"] = filesystem.type;
+  object["remote"] = VerdictValue(env, filesystem.remote);
+  object["number"] = filesystem.number;
+  return object;
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports["tryLockFile"] = Napi::Function::New<TryLockFileCall>(env);
+  exports["locksDirectories"] = LocksDirectories();
   exports["tryLockDirectory"] = Napi::Function::New<TryLockDirectoryCall>(env);
   exports["startWait"] = Napi::Function::New<StartWaitCall>(env);
   exports["cancelWait"] = Napi::Function::New<CancelWaitCall>(env);
@@ -544,6 +569,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["duplicate"] = Napi::Function::New<DuplicateCall>(env);
   exports["adoptDuplicate"] = Napi::Function::New<AdoptDuplicateCall>(env);
   exports["closeDuplicate"] = Napi::Function::New<CloseDuplicateCall>(env);
+  exports["cancelAccepts"] = Napi::Function::New<CancelAcceptsCall>(env);
   exports["closeSocket"] = Napi::Function::New<CloseSocketCall>(env);
   exports["identifyProcess"] = Napi::Function::New<IdentifyProcessCall>(env);
   exports["describeCommand"] = Napi::Function::New<DescribeCommandCall>(env);
@@ -551,6 +577,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["findLockHolders"] = Napi::Function::New<FindLockHoldersCall>(env);
   exports["findPortSockets"] = Napi::Function::New<FindPortSocketsCall>(env);
   exports["findSocketOwner"] = Napi::Function::New<FindSocketOwnerCall>(env);
+  exports["describeFilesystem"] = Napi::Function::New<DescribeFilesystemCall>(env);
   return exports;
 }
 

@@ -21,6 +21,7 @@ namespace gateway_lock {
 enum class Hazard {
   kNone,
   kSymbolicLink,
+  kReparsePoint,  // Windows: a symbolic link, a junction, or what some driver makes of it
   kDirectory,
   kNotRegular,         // FIFO, device, socket
   kHardLinks,          // a second name: whoever has it can keep the file alive under another path
@@ -49,7 +50,11 @@ struct LockAttempt {
 // again through other descriptors, which must be refused, also after one of them was closed.
 Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcept;
 
-// Locks the directory at `path` itself; it must exist, and it is not changed.
+// Whether this system locks directories. Where it does not, nobody can delete or move a lock file that is open, nor the
+// directories that it lies in: what a directory's lock is there to make good can't happen.
+bool LocksDirectories() noexcept;
+
+// Locks the directory at `path` itself; it must exist, and it is not changed. ENOTSUP where directories are not locked.
 Result<LockAttempt> TryLockDirectory(const std::string& path) noexcept;
 
 // What the attempts look at once they have the lock, for somebody who had to wait for it: whether `file`, which is locked,
@@ -68,7 +73,8 @@ Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t s
 // process has a copy, and between fork and exec every child has one.
 void Unlock(const FileHandle& file) noexcept;
 
-// Deletes `path` if it still names the file that `file` has open and locked; says whether it did.
-Result<bool> RemoveLockFile(const FileHandle& file, const std::string& path) noexcept;
+// Deletes `path` if it still names the file that `file` has open and locked; says whether it did. Where an open file can't be
+// deleted, it is closed for that, and then deleted only if nobody else has it open: `file` is empty afterwards.
+Result<bool> RemoveLockFile(FileHandle& file, const std::string& path) noexcept;
 
 }  // namespace gateway_lock

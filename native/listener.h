@@ -32,7 +32,8 @@ Result<BoundSocket> Listen(const BindRequest& request) noexcept;
 // Binds and does not listen: clients are refused, and so is everybody who wants the port.
 Result<BoundSocket> Guard(const BindRequest& request) noexcept;
 
-// Turns a listening socket into a guard. Connections that nobody has accepted yet are reset.
+// Turns a listening socket into a guard. Connections that nobody has accepted yet are reset. ENOTSUP where a socket listens until
+// it is closed.
 Result<Done> Silence(const SocketHandle& socket) noexcept;
 
 // A second handle to the same socket, for somebody else to close. `identity` tells it from whatever has its number later.
@@ -42,6 +43,10 @@ struct SocketCopy {
 };
 
 Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept;
+
+// For the socket of which somebody has just closed a copy: takes back the accepts that are still pending there, where they
+// belong to the socket and not to the copy. They would swallow the next connections.
+void CancelAccepts(const SocketHandle& socket) noexcept;
 
 // For a copy that nobody took; nothing if its number is something else by now.
 void CloseCopy(const SocketCopy& copy) noexcept;

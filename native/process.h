@@ -54,7 +54,7 @@ struct PortSocket {
   std::string address;
   bool ipv6 = false;
   bool v6only = false;
-  std::uint64_t inode = 0;
+  std::uint64_t id = 0;  // for FindSocketOwner; 0 where there is none
 };
 
 // The sockets that use `port` as their local port in this way. Listeners are found in microseconds; the others take the
@@ -62,6 +62,6 @@ struct PortSocket {
 Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use) noexcept;
 
 // A process that has the socket open; 0 where none is visible to this user.
-ProcessId FindSocketOwner(std::uint64_t inode, const std::vector<ProcessId>& hints) noexcept;
+ProcessId FindSocketOwner(std::uint64_t id, const std::vector<ProcessId>& hints) noexcept;
 
 }  // namespace gateway_lock

@@ -6,10 +6,12 @@
 
 namespace gateway_lock {
 
-// `code` is errno on POSIX. `syscall` is the name of the refused call, as a manual page has it.
+// `code` is an errno, on Windows one of its C library's; there `system` is the number that Windows itself gave, which says
+// more. `syscall` is the name of the refused call, as a manual page has it.
 struct Failure {
   int code;
   const char* syscall;
+  unsigned long system = 0;
 };
 
 // For calls that either work or fail, and have nothing to tell when they work.

@@ -5,7 +5,7 @@ import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, sys
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
 import { type Target, targetsFor } from "./addresses.ts";
-import { Serving } from "./hand-off.ts";
+import { Serving, turnAway } from "./hand-off.ts";
 import { findPortOwner } from "./port-owner.ts";
 
 /** One address of a claim. `guard` serves nobody and keeps rivals off. */
@@ -44,6 +44,7 @@ export class ExclusiveListener {
   readonly #backlog: number;
   /** Who has this port, or had it and still has connections. */
   readonly #servings = new Set<Serving>();
+  readonly #refusers: Server[] = [];
   #current: Serving | null = null;
   #giveUp: () => void = () => {};
   readonly #givenUp = new Promise<void>((resolve) => {
@@ -124,8 +125,17 @@ export class ExclusiveListener {
     } finally {
       // A close() that takes its time would be left polling a socket that does not listen any more.
       serving?.stop();
-      if (!this.#closed) for (const { fd } of this.#listeners) native().silence(fd);
+      if (!this.#closed) for (const listener of this.#listeners) this.#refuseClients(listener);
       await Promise.race([Promise.all([closed, ...[...this.#servings].map(({ ended }) => ended)]), this.#givenUp]);
+    }
+  }
+
+  #refuseClients(listener: BoundSocket): void {
+    if (!isFailure(native().silence(listener.fd))) return;
+    try {
+      this.#refusers.push(turnAway(listener, this.#backlog));
+    } catch {
+      // Then clients wait in the kernel's queue until the port is given back, which resets them.
     }
   }
 
@@ -140,6 +150,7 @@ export class ExclusiveListener {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    for (const refuser of this.#refusers) refuser.close();
     for (const { fd } of [...this.#guards, ...this.#listeners].reverse()) native().closeSocket(fd);
   }
 
@@ -218,7 +229,7 @@ function portTaken({ host, port, failure }: Conflict, { scheme }: Endpoints): Ga
     listener.pid === null ? "a process that this user may not see" : `pid ${listener.pid} (${listener.command})`;
   const why =
     use === "connected"
-      ? `; ${who} uses the port as the local end of a connection: take a port outside net.ipv4.ip_local_port_range, or reserve it in net.ipv4.ip_local_reserved_ports`
+      ? `; ${who} uses the port as the local end of a connection: ${EPHEMERAL_HINTS[process.platform] ?? "take another port"}`
       : use === null
         ? ""
         : `; ${who} has ${use === "listening" ? "it" : "it bound, and does not listen"}`;
@@ -226,8 +237,23 @@ function portTaken({ host, port, failure }: Conflict, { scheme }: Endpoints): Ga
   return alreadyListening({ scheme, host, port }, { cause, listener });
 }
 
+/** How to keep a port from being used for outgoing connections. */
+const EPHEMERAL_HINTS: { readonly [platform: string]: string } = {
+  linux: "take a port outside net.ipv4.ip_local_port_range, or reserve it in net.ipv4.ip_local_reserved_ports",
+  darwin: "take a port outside net.inet.ip.portrange.first to last (sysctl)",
+  win32: "take a port outside what `netsh int ipv4 show dynamicport tcp` shows",
+};
+
+/** Who is denied a port. */
+const DENIED_HINTS: { readonly [platform: string]: string } = {
+  linux: "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE",
+  darwin: "; a port below 1024 on an address other than 0.0.0.0 needs root",
+  win32:
+    "; the port may lie in a range that Windows keeps for Hyper-V and others: look at `netsh int ipv4 show excludedportrange protocol=tcp`",
+};
+
 const BIND_HINTS: Readonly<Record<string, string>> = {
-  EACCES: "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE",
+  EACCES: DENIED_HINTS[process.platform] ?? "",
   EADDRNOTAVAIL: "; this host does not have that address",
   EINVAL: "; a link-local address needs its zone, as in fe80::1%eth0",
   EAFNOSUPPORT: "; this host does not have that address family",

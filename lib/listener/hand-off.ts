@@ -10,6 +10,7 @@
 // successor. But close() closes the server's handle at once, whoever calls it and however, and the handle is ours.
 
 import net, { type BlockList, createServer, type Server, type Socket } from "node:net";
+import { getSystemErrorName } from "node:util";
 import { handOffFailed, reasonOf, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, native } from "../native.ts";
 import { canonical } from "./addresses.ts";
@@ -35,6 +36,8 @@ function booksOf(server: Server): ServerBooks {
 
 /** What Node's TCP handles and this file know of each other (src/tcp_wrap.cc). */
 interface TcpHandle {
+  /** Takes a descriptor, or on Windows a SOCKET; 0, or a negative error of libuv's. */
+  open(fd: number): number;
   /** Closes the descriptor; again is nothing. */
   close(callback?: () => void): void;
 }
@@ -146,17 +149,16 @@ function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
     const cause = systemError(duplicate, subject);
     throw handOffFailed(cause.message, { cause });
   }
-  const { _createServerHandle: create } = net as unknown as {
-    _createServerHandle(address: null, port: null, family: null, fd: number): TcpHandle | number;
-  };
   try {
-    const handle = create(null, null, null, duplicate);
-    if (typeof handle === "number") throw systemError({ errno: -handle, syscall: "open" }, subject);
+    const handle = new (classOfTcpHandles())(SERVER);
+    const error = handle.open(duplicate);
+    if (error !== 0) throw new Error(`open: ${getSystemErrorName(error)}`);
     native().adoptDuplicate(duplicate);
     const close = handle.close.bind(handle);
     handle.close = (callback) => {
       handle.close = close;
       close(callback);
+      native().cancelAccepts(socket.fd);
       onClose();
     };
     return handle;
@@ -164,6 +166,39 @@ function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
     native().closeDuplicate(duplicate);
     throw handOffFailed(`this runtime takes no bound socket: ${reasonOf(cause)}`, { cause });
   }
+}
+
+/** What `new` takes for a handle that listens (TCPWrap::SocketType, src/tcp_wrap.h). */
+const SERVER = 1;
+type TcpHandleClass = new (type: typeof SERVER) => TcpHandle;
+let tcpHandleClass: TcpHandleClass | undefined;
+
+/** The class of Node's TCP handles, which nothing public gives away: asked of one that was bound to any port, for a moment. */
+function classOfTcpHandles(): TcpHandleClass {
+  if (tcpHandleClass !== undefined) return tcpHandleClass;
+  const { _createServerHandle: create } = net as unknown as {
+    _createServerHandle(address: string, port: number, family: 4): TcpHandle | number;
+  };
+  const probe = create("0.0.0.0", 0, 4);
+  if (typeof probe === "number") throw new Error(`bind: ${getSystemErrorName(probe)}`);
+  probe.close();
+  tcpHandleClass = probe.constructor as TcpHandleClass;
+  return tcpHandleClass;
+}
+
+/**
+ * Resets every connection that comes in by `socket`: for systems where a socket listens until it is closed. It does not keep the
+ * process alive.
+ */
+export function turnAway(socket: BoundSocket, backlog: number): Server {
+  const server = createServer((connection) => connection.resetAndDestroy());
+  return server
+    .on("error", () => {})
+    .listen(
+      handleTo(socket, () => {}),
+      backlog,
+    )
+    .unref();
 }
 
 /** Lets the server listen on `handle`, which is to `socket`, and makes sure that this is where it listens. */

@@ -10,7 +10,15 @@ import {
   lockUnsupported,
   systemError,
 } from "../errors.ts";
-import { type Hazard, isFailure, type LockAttempt, type NativeFailure, type NotLocked, native } from "../native.ts";
+import {
+  type Hazard,
+  isFailure,
+  LOCK_SYSCALL,
+  type LockAttempt,
+  type NativeFailure,
+  type NotLocked,
+  native,
+} from "../native.ts";
 import { checkBoolean, checkNames, checkPath, checkSignal, checkTimeout } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
 import { type Limits, pause, waitInKernel } from "./wait.ts";
@@ -270,6 +278,8 @@ function notLocked(lockable: Lockable, attempt: NotLocked): GatewayLockError {
 
 const HAZARDS: Record<Hazard, string> = {
   "symbolic-link": "it is a symbolic link; remove it, or lock the file that it points to",
+  "reparse-point":
+    "it is a reparse point (a symbolic link, a junction, a file kept in a cloud); remove it, or choose another path",
   directory: "it is a directory; choose another path",
   "not-regular": "it is not a regular file; choose another path",
   "hard-links": "the file has a second hard link; remove that link, or this file",
@@ -292,7 +302,7 @@ const NO_LOCKS: ReadonlySet<string | undefined> = new Set([
 function failed(lockable: Lockable, failure: NativeFailure): GatewayLockError {
   const { path } = lockable;
   const cause = systemError(failure, path);
-  if (failure.syscall === "flock" && NO_LOCKS.has(codeOf(cause))) {
+  if (failure.syscall === LOCK_SYSCALL && NO_LOCKS.has(codeOf(cause))) {
     return lockUnsupported(describe(lockable), `${cause.message}; use a lockDir on a local filesystem`, cause);
   }
   return lockFailed(path, cause.message, cause);

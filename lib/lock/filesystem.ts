@@ -1,6 +1,8 @@
 // Which filesystem a directory lies on, and whether hosts other than this one can write there too.
 
-import { readFileSync, statfsSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { systemError } from "../errors.ts";
+import { isFailure, native } from "../native.ts";
 
 export interface Filesystem {
   readonly type: string;
@@ -8,7 +10,7 @@ export interface Filesystem {
   readonly network: boolean;
 }
 
-// The names are the kernel's, the numbers those of statfs(2), linux/magic.h and each filesystem's own header.
+// Linux has only numbers for its filesystems. The names are the kernel's, the numbers those of statfs(2), linux/magic.h and each filesystem's own header.
 const NETWORK: ReadonlyMap<number, string> = new Map([
   [0x6969, "nfs"],
   [0x517b, "smb"],
@@ -63,7 +65,10 @@ const LOCAL_FUSE: ReadonlySet<string> = new Set([
 
 /** @throws the system's error where `directory` cannot be looked at */
 export function filesystemOf(directory: string): Filesystem {
-  const magic = statfsSync(directory).type;
+  const facts = native().describeFilesystem(directory);
+  if (isFailure(facts)) throw systemError(facts, directory);
+  if (facts.remote !== null) return { type: facts.type, network: facts.remote };
+  const magic = facts.number;
   const network = NETWORK.get(magic);
   if (network !== undefined) return { type: network, network: true };
   if (magic === FUSE) {

@@ -3,6 +3,7 @@
 import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { codeOf, type GatewayLockError, lockFailed, lockLost, lockUnsupported, reasonOf } from "../errors.ts";
+import { native } from "../native.ts";
 import { FileLock, type Lockable, tryLock } from "./file-lock.ts";
 import { filesystemOf } from "./filesystem.ts";
 import { encodeRecord, type OwnerFields, type OwnerRecord } from "./record.ts";
@@ -25,7 +26,7 @@ const PAUSE = new Int32Array(new SharedArrayBuffer(4));
 
 interface HeldResource {
   readonly resource: Resource;
-  /** The lock on the directory itself; `null` for a file, and where a network filesystem has no such locks. */
+  /** The lock on the directory itself; `null` for a file, and where the system or a network filesystem has no such locks. */
   readonly directoryLock: FileLock | null;
   fileLock: FileLock;
 }
@@ -165,6 +166,7 @@ export class LockSet {
 
   /** Whether a lock file lies in the `locks` of a directory that is locked, and not by us. */
   #isForeign(directory: string, lockPath: string): boolean {
+    if (!native().locksDirectories) return false;
     if (!isInLocksOf(directory, lockPath) || this.#held.some(({ resource }) => resource.path === directory))
       return false;
     try {
@@ -186,8 +188,9 @@ export class LockSet {
     return tryLock(lockable);
   }
 
-  /** `null` where the filesystem has no such locks. */
+  /** `null` where the system or the filesystem has no such locks. */
   #lockDirectory(lockable: Lockable): FileLock | null | "held" {
+    if (!native().locksDirectories) return null;
     try {
       return this.#lock(lockable) ?? "held";
     } catch (error) {

@@ -207,7 +207,7 @@ PortSocket ReadDiag(const nlmsghdr* header) {
   const auto* message = static_cast<const inet_diag_msg*>(NLMSG_DATA(header));
   PortSocket socket;
   socket.ipv6 = message->idiag_family == AF_INET6;
-  socket.inode = message->idiag_inode;
+  socket.id = message->idiag_inode;
   char text[INET6_ADDRSTRLEN];
   if (inet_ntop(message->idiag_family, message->id.idiag_src, text, sizeof(text)) != nullptr) socket.address = text;
   int left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof(*message)));
@@ -336,9 +336,9 @@ Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use)
   return sockets;
 }
 
-ProcessId FindSocketOwner(std::uint64_t inode, const std::vector<ProcessId>& hints) noexcept {
+ProcessId FindSocketOwner(std::uint64_t id, const std::vector<ProcessId>& hints) noexcept {
   ProcessId owner = 0;
-  const std::string link = "socket:[" + std::to_string(inode) + "]";
+  const std::string link = "socket:[" + std::to_string(id) + "]";
   VisitProcesses(
       hints, [&](const Descriptor& descriptor) { return link == descriptor.link ? Visit::kFound : Visit::kNext; },
       [&](ProcessId pid) {

@@ -151,6 +151,8 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
   return Held();
 }
 
+bool LocksDirectories() noexcept { return true; }
+
 Result<LockAttempt> TryLockDirectory(const std::string& path) noexcept {
   for (int round = 0; round < kMaxRounds; round++) {
     FileHandle directory = Open(path, O_RDONLY | O_DIRECTORY);
@@ -215,7 +217,7 @@ Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t s
 
 void Unlock(const FileHandle& file) noexcept { flock(Fd(file), LOCK_UN); }
 
-Result<bool> RemoveLockFile(const FileHandle& file, const std::string& path) noexcept {
+Result<bool> RemoveLockFile(FileHandle& file, const std::string& path) noexcept {
   Result<Currency> currency = CheckLock(file, path);
   if (!currency.ok()) return currency.failure();
   if (currency.value() != Currency::kCurrent) return false;
