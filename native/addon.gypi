@@ -19,9 +19,24 @@
           ],
           # A worker thread that ends must not unmap code that its host still runs.
           "ldflags": ["-Wl,-z,nodelete"]
-        }, {
-          "sources": ["other/unsupported.cc"]
-        }]
+        }],
+        ["OS=='win'", {
+          "sources": [
+            "win/errors.cc",
+            "win/file_lock.cc",
+            "win/filesystem.cc",
+            "win/handle.cc",
+            "win/listener.cc",
+            "win/lock_wait.cc",
+            "win/process.cc",
+            "win/request.cc",
+            "win/stay_loaded.cc",
+            "win/wide.cc"
+          ],
+          "defines": ["_WIN32_WINNT=0x0A00", "WIN32_LEAN_AND_MEAN", "NOMINMAX", "UNICODE"],
+          "libraries": ["-lws2_32", "-liphlpapi", "-lntdll"]
+        }],
+        ["OS!='linux' and OS!='win'", { "sources": ["other/unsupported.cc"] }]
       ],
       "cflags_cc": ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wconversion", "-Wno-unused-parameter"]
     }
