@@ -143,14 +143,28 @@ function load(): Native | Error {
   try {
     return (require("node-gyp-build") as (folder: string) => Native)(ROOT);
   } catch (cause) {
-    const libc = process.platform === "linux" ? ` (${libcName()})` : "";
-    const target = `${process.platform}-${process.arch}${libc}`;
-    const message = SYSTEMS.includes(process.platform)
-      ? `gateway-lock has no native addon for ${target}; build it with a C++ compiler, make and Python 3: ` +
-        `cd "${ROOT}" && npm install --ignore-scripts && npm run build:native`
-      : `gateway-lock does not support ${target} yet; see Install in its README`;
-    return Object.assign(new Error(message, { cause }), { code: "ERR_GATEWAY_LOCK_ADDON" });
+    return Object.assign(new Error(explain(cause as NodeJS.ErrnoException), { cause }), {
+      code: "ERR_GATEWAY_LOCK_ADDON",
+    });
   }
+}
+
+function explain({ code, message }: NodeJS.ErrnoException): string {
+  const libc = process.platform === "linux" ? ` (${libcName()})` : "";
+  const target = `${process.platform}-${process.arch}${libc}`;
+  if (code === "ERR_DLOPEN_DISABLED")
+    return "gateway-lock needs its native addon, and this process may load none: run Node with --allow-addons";
+  if (!SYSTEMS.includes(process.platform))
+    return `gateway-lock does not support ${target}, where it knows no lock to rely on; see Install in its README`;
+  // node-gyp-build has no code for it.
+  const problem = message.startsWith("No native build was found")
+    ? `has no native addon for ${target}`
+    : `has a native addon for ${target} that does not load (${message.split("\n")[0]})`;
+  const shell = process.platform === "win32" ? "cd /d" : "cd";
+  return (
+    `gateway-lock ${problem}; build it with a C++ compiler, make and Python 3: ` +
+    `${shell} "${ROOT}" && npm install --ignore-scripts && npm run build:native`
+  );
 }
 
 function libcName(): string {
