@@ -33,6 +33,8 @@ export interface Resource {
 const LOCKS = "locks";
 const STATE_LOCK = "gateway.state.lock";
 const DEFAULT_CONFIG = "gateway.json";
+/** What a directory is called that is made for an instant, to find something out. */
+const PROBE = ".gateway-lock-";
 const MAX_LINKS = 40; // as path_resolution(7)
 
 /**
@@ -110,7 +112,7 @@ function ignoresCase(directory: string): boolean {
   if (known !== null) return known;
   let probe: string;
   try {
-    probe = mkdtempSync(join(directory, ".gateway-lock-"));
+    probe = mkdtempSync(join(directory, PROBE));
   } catch {
     return false; // nothing of ours is there, and nothing can be made
   }
@@ -128,9 +130,10 @@ function ignoresCase(directory: string): boolean {
 /** `null` where there is no such directory. */
 function isSameBySpelling(directory: string, name: string): boolean | null {
   const other = name === name.toLowerCase() ? name.toUpperCase() : name.toLowerCase();
-  const here = lstatSync(join(directory, name), { throwIfNoEntry: false });
+  const options = { bigint: true, throwIfNoEntry: false } as const;
+  const here = lstatSync(join(directory, name), options);
   if (here?.isDirectory() !== true) return null;
-  const there = lstatSync(join(directory, other), { throwIfNoEntry: false });
+  const there = lstatSync(join(directory, other), options);
   return there !== undefined && here.dev === there.dev && here.ino === there.ino;
 }
 
@@ -199,6 +202,8 @@ function realConfig(path: string): string {
 export function isWritable(directory: string): boolean {
   try {
     accessSync(directory, constants.W_OK | constants.X_OK);
+    // On Windows that is about the read-only attribute, and the access control list is known by trying only.
+    if (process.platform === "win32") rmdirSync(mkdtempSync(join(directory, PROBE)));
     return true;
   } catch {
     return false;
