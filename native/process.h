@@ -1,6 +1,6 @@
 // What the kernel knows of processes: who they are, who holds a lock, who listens on a port.
 //
-// Nothing here takes a lock, opens the asked-for file or connects anywhere: looking has no effect on what is looked at.
+// Nothing here takes a lock, writes, or connects anywhere: looking has no effect on what is looked at.
 #pragma once
 
 #include <cstdint>
