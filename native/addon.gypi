@@ -36,7 +36,27 @@
           "defines": ["_WIN32_WINNT=0x0A00", "WIN32_LEAN_AND_MEAN", "NOMINMAX", "UNICODE"],
           "libraries": ["-lws2_32", "-liphlpapi", "-lntdll"]
         }],
-        ["OS!='linux' and OS!='win'", { "sources": ["other/unsupported.cc"] }]
+        ["OS=='mac'", {
+          "sources": [
+            "posix/file_lock.cc",
+            "posix/handle.cc",
+            "posix/lock_wait.cc",
+            "macos/filesystem.cc",
+            "macos/listener.cc",
+            "macos/process.cc",
+            "macos/stay_loaded.cc",
+            "macos/wait_signal.cc"
+          ],
+          # cflags_cc is for the others: on a Mac, gyp takes the compiler's options from here alone.
+          "xcode_settings": {
+            "CLANG_CXX_LANGUAGE_STANDARD": "c++17",
+            "CLANG_CXX_LIBRARY": "libc++",
+            "GCC_SYMBOLS_PRIVATE_EXTERN": "YES",
+            "MACOSX_DEPLOYMENT_TARGET": "11.0",
+            "WARNING_CFLAGS": ["-Wall", "-Wextra", "-Wconversion", "-Wno-unused-parameter"]
+          }
+        }],
+        ["OS!='linux' and OS!='mac' and OS!='win'", { "sources": ["other/unsupported.cc"] }]
       ],
       "cflags_cc": ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wconversion", "-Wno-unused-parameter"]
     }
