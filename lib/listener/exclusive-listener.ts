@@ -1,5 +1,6 @@
 // A port that is ours alone, on every address asked for, and the server that it is given to.
 
+import { Server as HttpServer } from "node:http";
 import { Server } from "node:net";
 import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
@@ -92,7 +93,8 @@ export class ExclusiveListener {
    * @internal
    */
   async serve(server: Server, onStop: () => void): Promise<void> {
-    if (!(server instanceof Server))
+    // Bun's http.Server is no net.Server.
+    if (!(server instanceof Server) && !((server as unknown) instanceof HttpServer))
       throw invalidType("server", "a server of node:http, https, http2 or net, not a framework's app", server);
     if (this.#closed) throw handOffFailed("the listener is closed", this.#where());
     if (this.#current?.stopped === false) {
