@@ -1,0 +1,70 @@
+// Runs commands that may be foreign, slow or stuck: to an end or a time limit, with their output, and nothing left behind.
+
+import { spawn } from "node:child_process";
+import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const running = new Set();
+let isStopped = false;
+
+/** Output goes to a file, because Node for Windows under Wine can't write to every pipe and terminal. */
+export async function run(command, args, { cwd, env, limit }) {
+  if (isStopped) throw new Error("interrupted");
+  const directory = mkdtempSync(join(tmpdir(), "gateway-lock-output-"));
+  const fd = openSync(join(directory, "output"), "w+");
+  rmSync(directory, { recursive: true }); // the descriptor is enough, and leaves nothing behind
+  // In a group of its own, so that it ends with all that it has started.
+  const child = spawn(command, args, {
+    cwd,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", fd, fd],
+    detached: true,
+  });
+  running.add(child);
+  const timer = setTimeout(() => killGroup(child), limit);
+  const started = performance.now();
+  try {
+    const { status, error } = await new Promise((resolve) => {
+      child.once("error", (error) => resolve({ status: null, error }));
+      child.once("exit", (code) => resolve({ status: code }));
+    });
+    const isLate = status === null && error === undefined && performance.now() - started >= limit;
+    const why =
+      error !== undefined ? `${error.message}\n` : isLate ? `ended after ${Math.round(limit / 1000)} s\n` : "";
+    return { status, output: contentOf(fd) + why };
+  } finally {
+    clearTimeout(timer);
+    killGroup(child);
+    running.delete(child);
+    closeSync(fd);
+  }
+}
+
+/** As `run`, for what must succeed: throws with its output. */
+export async function mustRun(command, args, options) {
+  const { status, output } = await run(command, args, options);
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed:\n${output.trimEnd()}`);
+  return output;
+}
+
+/** From the start, wherever the writers have left the position that they share with us. */
+function contentOf(fd) {
+  const bytes = Buffer.alloc(fstatSync(fd).size);
+  readSync(fd, bytes, 0, bytes.length, 0);
+  return bytes.toString("utf8");
+}
+
+/** Ends what runs, and lets nothing more begin. */
+export function stopAll() {
+  isStopped = true;
+  for (const child of running) killGroup(child);
+}
+
+function killGroup(child) {
+  try {
+    process.kill(-child.pid, "SIGKILL");
+  } catch {
+    // It is gone, or never was.
+  }
+}

@@ -1,0 +1,109 @@
+// Packs the package, installs the tarball in an empty project without any script, and runs the portable tests there on
+// every runtime that a Linux machine can stand in for: see scripts/platforms/parts.mjs.
+
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { mustRun, stopAll } from "./platforms/commands.mjs";
+import { PARTS } from "./platforms/parts.mjs";
+import { makeProject } from "./platforms/project.mjs";
+import { add, NONE } from "./platforms/results.mjs";
+
+const USAGE = `npm run test:platforms              all parts
+npm run test:platforms -- wine22 deno    only these
+npm run test:platforms -- --list         what there is
+
+It needs Linux on x64, and of Debian: wine wine64 qemu-user-static libc6-arm64-cross libstdc++6-arm64-cross musl.
+The runtimes come from npm, once, into scripts/platforms/node_modules (1 GB). The addons must be in prebuilds/.`;
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const INSTALL_LIMIT = 600_000; // ms
+
+const given = process.argv.slice(2);
+if (given.includes("--help")) {
+  console.log(USAGE);
+  process.exit(0);
+}
+if (given.includes("--list")) {
+  for (const { name, title } of PARTS) console.log(`${name.padEnd(12)}${title}`);
+  process.exit(0);
+}
+const unknown = given.filter((name) => !PARTS.some((part) => part.name === name));
+if (unknown.length > 0) {
+  console.error(
+    `test-platforms: unknown: ${unknown.join(", ")}; choose from ${PARTS.map(({ name }) => name).join(", ")}`,
+  );
+  process.exit(2);
+}
+const parts = PARTS.filter(({ name }) => given.length === 0 || given.includes(name));
+
+function progress(text) {
+  console.log(`test-platforms: ${text}`);
+}
+
+async function installRuntimes() {
+  const home = join(root, "scripts", "platforms");
+  const installed = join(home, "node_modules", ".package-lock.json");
+  const isCurrent =
+    existsSync(installed) && statSync(installed).mtimeMs >= statSync(join(home, "package-lock.json")).mtimeMs;
+  if (!isCurrent) {
+    progress("npm ci of the runtimes");
+    // Most of them are for another system or processor: that is the point.
+    const args = ["ci", "--force", "--ignore-scripts", "--no-audit", "--no-fund"];
+    await mustRun("npm", args, { cwd: home, limit: INSTALL_LIMIT });
+  }
+  return join(home, "node_modules");
+}
+
+async function runPart(part, lab) {
+  const started = performance.now();
+  const seconds = () => Math.round((performance.now() - started) / 1000);
+  progress(`${part.name}: ${part.title}`);
+  try {
+    const prebuild = join("prebuilds", part.prebuild);
+    if (!existsSync(join(root, prebuild))) throw new Error(`${prebuild} is missing: run npm run prebuild first`);
+    const show = (output) => console.log(output.replace(/^/gm, "    "));
+    const report = { progress: (text) => progress(`${part.name}: ${text}`), show };
+    const result = await part.run(Object.assign(lab, report, { deadline: started + part.limit }));
+    return { name: part.name, seconds: seconds(), ...result };
+  } catch (error) {
+    console.error(`test-platforms: ${part.name} could not run: ${error.message}`);
+    return { name: part.name, seconds: seconds(), version: "could not run", ...NONE, failed: 1 };
+  }
+}
+
+const cleanups = [];
+function cleanUp() {
+  for (const cleanup of cleanups.splice(0).reverse()) cleanup();
+}
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    stopAll();
+    cleanUp();
+    process.exit(1);
+  });
+}
+
+const results = [];
+try {
+  const directory = mkdtempSync(join(tmpdir(), "gateway-lock-platforms-"));
+  cleanups.push(() => rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }));
+  const runtimes = await installRuntimes();
+  progress("npm pack and npm install");
+  const { project, strict } = await makeProject(root, directory);
+  progress(`npm install --strict-allow-scripts ${strict}`);
+  const lab = { root, directory, project, runtimes, cache: join(root, ".cache"), defer: (f) => cleanups.push(f) };
+  for (const part of parts) results.push(await runPart(part, lab));
+} finally {
+  cleanUp();
+}
+
+console.log("");
+for (const { name, version, passed, failed, skipped, seconds } of results) {
+  const counts = `${passed} passed, ${failed} failed, ${skipped} skipped`;
+  console.log(`${name.padEnd(12)}${version.padEnd(30)}${counts.padEnd(36)}${seconds} s`);
+}
+const total = results.reduce(add, NONE);
+console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exit(results.every(({ passed, failed }) => passed > 0 && failed === 0) ? 0 : 1);
