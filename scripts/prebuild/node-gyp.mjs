@@ -1,0 +1,32 @@
+#!/usr/bin/env node
+// Stands in for node-gyp when prebuildify builds for another system: gyp says what, zig compiles it.
+import { mkdirSync } from "node:fs";
+import { resolve } from "node:path";
+import { readGyp } from "./gyp.mjs";
+import { writeHostImports } from "./host-imports.mjs";
+import { TARGETS } from "./targets.mjs";
+import { runZig } from "./zig.mjs";
+
+// prebuildify says the libc in its environment only.
+const { PREBUILD_PLATFORM: platform, PREBUILD_ARCH: arch, PREBUILD_LIBC: libc } = process.env;
+const target = TARGETS.find((one) => one.platform === platform && one.arch === arch && (one.libc ?? libc) === libc);
+if (target === undefined || process.argv[2] !== "rebuild") {
+  console.error(
+    `prebuild: no 'node-gyp ${process.argv[2]}' for ${platform}-${arch}-${libc}; start it by npm run prebuild`,
+  );
+  process.exit(2);
+}
+
+try {
+  const { sources, compile, link } = readGyp(target);
+  // zig runs in the project, so that no path in the binary says where that is; the output is in prebuildify's directory.
+  const output = resolve("build/Release/gateway_lock.node");
+  mkdirSync(resolve("build/Release"), { recursive: true });
+  if (platform === "win32") sources.push(writeHostImports(resolve("build")));
+  const headers = "-isystemscripts/prebuild/node_modules/node-api-headers/include";
+  const args = ["-target", target.triple, "-shared", "-o", output, ...compile, headers, ...sources, ...link];
+  process.stderr.write(runZig(["c++", ...args]));
+} catch (error) {
+  process.stderr.write(`${error.message}\n`);
+  process.exit(1);
+}
