@@ -33,7 +33,7 @@
             "win/stay_loaded.cc",
             "win/wide.cc"
           ],
-          "defines": ["_WIN32_WINNT=0x0A00", "WIN32_LEAN_AND_MEAN", "NOMINMAX", "UNICODE"],
+          "defines": ["_WIN32_WINNT=0x0a00", "WIN32_LEAN_AND_MEAN", "NOMINMAX", "UNICODE"],
           "libraries": ["-lws2_32", "-liphlpapi", "-lntdll"]
         }],
         ["OS=='mac'", {

@@ -1,11 +1,12 @@
 // Builds the addon for every system that we promise, on one Linux machine, and checks that the same sources made the same bytes.
 
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { installLocked } from "./install-locked.mjs";
 import { ROOT, TOOLS } from "./prebuild/paths.mjs";
 import { readSums, writeSums } from "./prebuild/sums.mjs";
 import { TARGETS } from "./prebuild/targets.mjs";
@@ -34,18 +35,6 @@ function readArguments() {
   } catch (error) {
     return fail(2, `${error.message}\n\n${HELP}`);
   }
-}
-
-function installTools() {
-  const versions = (file) => {
-    if (!existsSync(join(TOOLS, file))) return "";
-    const packages = Object.entries(JSON.parse(readFileSync(join(TOOLS, file), "utf8")).packages);
-    return packages.map(([path, { version }]) => (path === "" ? "" : `${path}@${version} `)).join("");
-  };
-  if (versions("node_modules/.package-lock.json") === versions("package-lock.json")) return;
-  console.log("prebuild: installing the compiler into scripts/prebuild (400 MB)");
-  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund"], { cwd: TOOLS, stdio: "inherit" });
-  if (status !== 0) fail(1, "the compiler is not installed; npm ci in scripts/prebuild says why");
 }
 
 // Resolves to the output of prebuildify, and what it exited with.
@@ -124,7 +113,11 @@ if (help) {
 if (process.platform !== "linux" || process.arch !== "x64") {
   fail(1, `the compiler of scripts/prebuild runs on linux-x64, not on ${process.platform}-${process.arch}`);
 }
-installTools();
+try {
+  installLocked(TOOLS, () => console.log("prebuild: installing the compiler into scripts/prebuild (400 MB)"));
+} catch (error) {
+  fail(1, error.message);
+}
 const built = await buildAll(chosen);
 const recorded = readSums();
 if (update) {

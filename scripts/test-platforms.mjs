@@ -1,31 +1,43 @@
 // Packs the package, installs the tarball in an empty project without any script, and runs the portable tests there on
 // every runtime that a Linux machine can stand in for: see scripts/platforms/parts.mjs.
 
-import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { mustRun, stopAll } from "./platforms/commands.mjs";
+import { parseArgs } from "node:util";
+import { installLocked } from "./install-locked.mjs";
+import { stopAll } from "./platforms/commands.mjs";
 import { PARTS } from "./platforms/parts.mjs";
-import { makeProject } from "./platforms/project.mjs";
+import { makeProject, pack } from "./platforms/project.mjs";
 import { add, NONE } from "./platforms/results.mjs";
 
 const USAGE = `npm run test:platforms              all parts
 npm run test:platforms -- wine22 deno    only these
 npm run test:platforms -- --list         what there is
+npm run test:platforms -- --tarball F    of this tarball, not of what lies here
 
-It needs Linux on x64, and of Debian: wine wine64 qemu-user-static libc6-arm64-cross libstdc++6-arm64-cross musl.
-The runtimes come from npm, once, into scripts/platforms/node_modules (1 GB). The addons must be in prebuilds/.`;
+All but "native" need Linux on x64, and of Debian: wine wine64 qemu-user-static libc6-arm64-cross libstdc++6-arm64-cross musl.
+The runtimes come from npm, once, into scripts/platforms/node_modules (500 MB). The addons must be in prebuilds/.`;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const INSTALL_LIMIT = 600_000; // ms
 
-const given = process.argv.slice(2);
-if (given.includes("--help")) {
+function readArguments() {
+  const options = { tarball: { type: "string" }, list: { type: "boolean" }, help: { type: "boolean" } };
+  try {
+    return parseArgs({ options, allowPositionals: true });
+  } catch (error) {
+    console.error(`test-platforms: ${error.message}\n\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+const { values: asked, positionals: given } = readArguments();
+if (asked.help) {
   console.log(USAGE);
   process.exit(0);
 }
-if (given.includes("--list")) {
+if (asked.list) {
   for (const { name, title } of PARTS) console.log(`${name.padEnd(12)}${title}`);
   process.exit(0);
 }
@@ -42,27 +54,14 @@ function progress(text) {
   console.log(`test-platforms: ${text}`);
 }
 
-async function installRuntimes() {
-  const home = join(root, "scripts", "platforms");
-  const installed = join(home, "node_modules", ".package-lock.json");
-  const isCurrent =
-    existsSync(installed) && statSync(installed).mtimeMs >= statSync(join(home, "package-lock.json")).mtimeMs;
-  if (!isCurrent) {
-    progress("npm ci of the runtimes");
-    // Most of them are for another system or processor: that is the point.
-    const args = ["ci", "--force", "--ignore-scripts", "--no-audit", "--no-fund"];
-    await mustRun("npm", args, { cwd: home, limit: INSTALL_LIMIT });
-  }
-  return join(home, "node_modules");
-}
-
 async function runPart(part, lab) {
   const started = performance.now();
   const seconds = () => Math.round((performance.now() - started) / 1000);
   progress(`${part.name}: ${part.title}`);
   try {
     const prebuild = join("prebuilds", part.prebuild);
-    if (!existsSync(join(root, prebuild))) throw new Error(`${prebuild} is missing: run npm run prebuild first`);
+    const isThere = existsSync(join(lab.project, "node_modules", "gateway-lock", prebuild));
+    if (!isThere) throw new Error(`the tarball has no ${prebuild}: run npm run prebuild first`);
     const show = (output) => console.log(output.replace(/^/gm, "    "));
     const report = { progress: (text) => progress(`${part.name}: ${text}`), show };
     const result = await part.run(Object.assign(lab, report, { deadline: started + part.limit }));
@@ -89,11 +88,23 @@ const results = [];
 try {
   const directory = mkdtempSync(join(tmpdir(), "gateway-lock-platforms-"));
   cleanups.push(() => rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }));
-  const runtimes = await installRuntimes();
+  const runtimes = join(root, "scripts", "platforms");
+  if (parts.some(({ name }) => name !== "native")) {
+    // Most of them are for another system or processor: that is the point.
+    installLocked(runtimes, () => progress("installing the runtimes into scripts/platforms (500 MB)"), "--force");
+  }
   progress("npm pack and npm install");
-  const { project, strict } = await makeProject(root, directory);
+  const tarball = asked.tarball === undefined ? await pack(root, directory) : resolve(asked.tarball);
+  const { project, strict } = await makeProject(root, directory, tarball);
   progress(`npm install --strict-allow-scripts ${strict}`);
-  const lab = { root, directory, project, runtimes, cache: join(root, ".cache"), defer: (f) => cleanups.push(f) };
+  const lab = {
+    root,
+    directory,
+    project,
+    runtimes: join(runtimes, "node_modules"),
+    cache: join(root, ".cache"),
+    defer: (f) => cleanups.push(f),
+  };
   for (const part of parts) results.push(await runPart(part, lab));
 } finally {
   cleanUp();

@@ -13,13 +13,15 @@ export async function run(command, args, { cwd, env, limit }) {
   if (isStopped) throw new Error("interrupted");
   const directory = mkdtempSync(join(tmpdir(), "gateway-lock-output-"));
   const fd = openSync(join(directory, "output"), "w+");
-  rmSync(directory, { recursive: true }); // the descriptor is enough, and leaves nothing behind
+  const remove = () => rmSync(directory, { recursive: true, force: true });
+  // The descriptor is enough, and leaves nothing behind; on Windows, a file that is open stays.
+  if (process.platform !== "win32") remove();
   // In a group of its own, so that it ends with all that it has started.
   const child = spawn(command, args, {
     cwd,
     env: { ...process.env, ...env },
     stdio: ["ignore", fd, fd],
-    detached: true,
+    detached: process.platform !== "win32",
   });
   running.add(child);
   const timer = setTimeout(() => killGroup(child), limit);
@@ -38,6 +40,7 @@ export async function run(command, args, { cwd, env, limit }) {
     killGroup(child);
     running.delete(child);
     closeSync(fd);
+    remove();
   }
 }
 
@@ -46,6 +49,15 @@ export async function mustRun(command, args, options) {
   const { status, output } = await run(command, args, options);
   if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed:\n${output.trimEnd()}`);
   return output;
+}
+
+const NPM_LIMIT = 600_000; // ms
+
+/** By the file that npm itself was started from: on Windows its command is a script of the shell. */
+export async function npm(args, cwd) {
+  const { npm_execpath: cli } = process.env;
+  const [command, first] = cli?.endsWith("npm-cli.js") ? [process.execPath, [cli]] : ["npm", []];
+  return await mustRun(command, [...first, ...args], { cwd, limit: NPM_LIMIT });
 }
 
 /** From the start, wherever the writers have left the position that they share with us. */
@@ -63,7 +75,8 @@ export function stopAll() {
 
 function killGroup(child) {
   try {
-    process.kill(-child.pid, "SIGKILL");
+    if (process.platform === "win32") child.kill();
+    else process.kill(-child.pid, "SIGKILL");
   } catch {
     // It is gone, or never was.
   }

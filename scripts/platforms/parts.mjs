@@ -3,6 +3,9 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { installLocked } from "../install-locked.mjs";
+import { TOOLS } from "../prebuild/paths.mjs";
+import { runZig } from "../prebuild/zig.mjs";
 import { mustRun, run } from "./commands.mjs";
 import { add, countBun, countTap, NONE } from "./results.mjs";
 
@@ -14,8 +17,8 @@ const ARM64_LIBRARIES = "/usr/aarch64-linux-gnu";
 export const PARTS = [
   {
     name: "native",
-    title: "this Node, glibc",
-    prebuild: `linux-${process.arch}/gateway-lock.glibc.node`,
+    title: "this Node, on this system",
+    prebuild: ownPrebuild(),
     limit: 3 * MINUTE,
     run: (lab) => runNode(lab, { command: [process.execPath] }),
   },
@@ -72,6 +75,11 @@ export const PARTS = [
     },
   },
 ];
+
+function ownPrebuild() {
+  const libc = process.platform !== "linux" ? "" : existsSync("/etc/alpine-release") ? ".musl" : ".glibc";
+  return `${process.platform}-${process.arch}/gateway-lock${libc}.node`;
+}
 
 function testsIn(project) {
   const files = readdirSync(join(project, "test", "portable")).filter((name) => name.endsWith(".test.mjs"));
@@ -205,11 +213,8 @@ async function loadOnMusl(lab, { arch, target, through }) {
   const sources = [join(lab.root, "test", "fixtures", "musl-load.c"), stubs];
   // Without optimization Zig adds checks of its own, which need a newer musl than Debian's.
   const flags = ["-target", target, "-O2", "-dynamic", "-rdynamic", "-o", program];
-  const cache = join(directory, "cache");
-  await mustRun(join(lab.runtimes, "zig-linux-x64", "bin", "zig"), ["cc", ...flags, ...sources], {
-    env: { ZIG_LIB_DIR: join(lab.runtimes, "zig-lib"), ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache },
-    limit: SETUP,
-  });
+  installLocked(TOOLS, () => lab.progress("installing the compiler into scripts/prebuild (400 MB)"));
+  runZig(["cc", ...flags, ...sources]);
   const [command, ...args] = [...through, program, addon];
   const { status, output } = await run(command, args, { limit: SETUP });
   const isLoaded = status === 0 && output.trim() === "loaded";
