@@ -1,6 +1,13 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 const SPEED = "test/speed/*.test.ts";
+/** They count threads, or have a limit of time that a neighbour's load can exceed. */
+const ALONE = [
+  "test/gateway-{leaving,loss,standby}.test.ts",
+  "test/listener/{bind,hand-off-odd}.test.ts",
+  "test/lock/wait-*.test.ts",
+];
 
 export default defineConfig({
   test: {
@@ -13,12 +20,22 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: "suite", include: ["test/**/*.test.ts"], exclude: [SPEED], sequence: { groupOrder: 0 } },
+        test: {
+          name: "suite",
+          include: ["test/**/*.test.ts"],
+          exclude: [SPEED, ...ALONE],
+          maxWorkers: Math.max(2, availableParallelism() - 1),
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: { name: "alone", include: ALONE, fileParallelism: false, sequence: { groupOrder: 1 } },
       },
       {
         // After the others, one by one: whoever measures microseconds wants to be alone.
         extends: true,
-        test: { name: "speed", include: [SPEED], fileParallelism: false, sequence: { groupOrder: 1 } },
+        test: { name: "speed", include: [SPEED], fileParallelism: false, sequence: { groupOrder: 2 } },
       },
     ],
   },

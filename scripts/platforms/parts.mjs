@@ -93,7 +93,13 @@ async function runTests(lab, { command, env = {}, cwd, files, count, afterCut = 
     const [program, ...args] = command(file);
     const { status, output } = await run(program, args, {
       cwd: cwd ?? lab.project,
-      env: { PREBUILDS_ONLY: "1", NO_COLOR: "1", GATEWAY_LOCK_TEST_RUNTIME: undefined, ...env },
+      env: {
+        PREBUILDS_ONLY: "1",
+        NO_COLOR: "1",
+        GATEWAY_LOCK_TEST_PORTS: lab.ports,
+        GATEWAY_LOCK_TEST_RUNTIME: undefined,
+        ...env,
+      },
       limit: Math.max(1, lab.deadline - performance.now()),
     });
     if (status === null) afterCut();
@@ -168,8 +174,13 @@ async function runWindows(lab, runtime) {
   return { version: `node ${version.slice(1)}, ${wine.version}`, ...result };
 }
 
+/** One drive for all. */
 async function prepareWine(lab) {
-  if (lab.wine !== undefined) return lab.wine;
+  lab.shared.wine ??= makeWindowsDrive(lab);
+  return await lab.shared.wine;
+}
+
+async function makeWindowsDrive(lab) {
   const WINEPREFIX = join(lab.directory, "wine");
   mkdirSync(WINEPREFIX, { recursive: true });
   // No menu entries in this user's home, and none of the parts that Wine would ask to download.
@@ -190,8 +201,7 @@ async function prepareWine(lab) {
     limit: SETUP,
   });
   const [version = "wine"] = /wine-[\d.]+/.exec(await mustRun("wine", ["--version"], { env, limit: SETUP })) ?? [];
-  lab.wine = { env, stop, version };
-  return lab.wine;
+  return { env, stop, version };
 }
 
 async function loadOnMusl(lab, { arch, target, through }) {

@@ -4,7 +4,7 @@
     "type": "loadable_module",
     "defines": ["NODE_GYP_MODULE_NAME=>(_target_name)", "BUILDING_NODE_EXTENSION"],
     "cflags": ["-O2", "-ffunction-sections", "-fdata-sections"],
-    "cflags_cc": ["-fno-rtti", "-fvisibility-inlines-hidden"],
+    "cflags_cc": ["-fno-rtti", "-fvisibility-inlines-hidden", "-fvisibility-global-new-delete=force-hidden"],
     "ldflags": ["-s"],
     "conditions": [
       ["OS=='linux'", {

@@ -4,6 +4,7 @@ import { mkdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { readGyp } from "./gyp.mjs";
 import { writeHostImports } from "./host-imports.mjs";
+import { libcxxFor } from "./libcxx.mjs";
 import { TARGETS } from "./targets.mjs";
 import { runZig } from "./zig.mjs";
 
@@ -17,6 +18,14 @@ if (target === undefined || process.argv[2] !== "rebuild") {
   process.exit(2);
 }
 
+function compileAll(sources, flags) {
+  return sources.map((source) => {
+    const object = resolve("build", `${source.replace(/[^\w.]/g, "_")}.o`);
+    process.stderr.write(runZig(["c++", "-target", target.triple, ...flags, "-c", source, "-o", object]));
+    return object;
+  });
+}
+
 try {
   const { sources, compile, link } = readGyp(target);
   // zig runs in the project, so that no path in the binary says where that is; the output is in prebuildify's directory.
@@ -24,8 +33,10 @@ try {
   mkdirSync(resolve("build/Release"), { recursive: true });
   if (platform === "win32") sources.push(writeHostImports(resolve("build")));
   const headers = "-isystemscripts/prebuild/node_modules/node-api-headers/include";
-  const args = ["-target", target.triple, "-shared", "-o", output, ...compile, headers, ...sources, ...link];
-  process.stderr.write(runZig(["c++", ...args]));
+  const libcxx = libcxxFor(target);
+  const objects = [...compileAll(sources, ["-fPIC", ...compile, headers]), ...compileAll(libcxx.sources, libcxx.flags)];
+  // Not "c++", which would take all of libc++.
+  process.stderr.write(runZig(["cc", "-target", target.triple, "-shared", "-o", output, ...objects, ...link]));
 } catch (error) {
   process.stderr.write(`${error.message}\n`);
   process.exit(1);

@@ -285,8 +285,7 @@ export async function refusalOf(attempt) {
   assert.fail("it was not refused");
 }
 
-const FIRST_PORT = 21_000;
-const LAST_PORT = 29_000;
+const [FIRST_PORT, LAST_PORT] = (process.env.GATEWAY_LOCK_TEST_PORTS ?? "21000-28999").split("-").map(Number);
 
 /** A port that is free now on both loopbacks, outside the range of ports that systems give out by themselves. */
 export async function freePort() {
