@@ -22,8 +22,7 @@ const NEWEST_GLIBC = [2, 17];
 const OLDEST_MACOS = "11.0";
 const WINDOWS =
   /^(api-ms-win-crt-[a-z]+-l1-1-0|ucrtbase|msvcrt|kernel32|advapi32|ntdll|ws2_32|iphlpapi|rstrtmgr)\.dll$/i;
-// The linker's own, and libc++'s, which macOS makes one with those of the process.
-const MACOS_EXPORTS = /^(_mh_dylib_header|__dso_handle|_Z(n[aw]|d[al]).*)$/;
+const MACOS_EXPORTS = [...EXPORTS, "_mh_dylib_header", "__dso_handle"]; // the latter two are the linker's own
 
 // Returns what is wrong, a sentence each.
 export function findFaults(bytes, target) {
@@ -70,7 +69,7 @@ function isOldGlibc(version) {
 
 function checkMacos({ libraries, imports, exports, ...facts }, { arch }, must) {
   for (const name of exports) {
-    must(EXPORTS.includes(name) || MACOS_EXPORTS.test(name), `exports ${name} to the whole process`);
+    must(MACOS_EXPORTS.includes(name), `exports ${name} to the whole process`);
   }
   for (const library of libraries) must(library === "/usr/lib/libSystem.B.dylib", `needs ${library}`);
   const known = new Set(readFileSync(LIBSYSTEM, "utf8").match(/[\w$.]+/g));
