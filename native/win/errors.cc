@@ -49,6 +49,7 @@ constexpr Entry kErrors[] = {
     {ERROR_NOT_SUPPORTED, ENOTSUP},          //
     {ERROR_CALL_NOT_IMPLEMENTED, ENOSYS},    //
     {ERROR_OPERATION_ABORTED, ECANCELED},    //
+    {ERROR_TIMEOUT, ETIMEDOUT},              // a driver that does not answer
     {ERROR_NOT_READY, EIO},                  // no medium in the drive
     {ERROR_IO_DEVICE, EIO},                  //
     {ERROR_CRC, EIO},                        //

@@ -67,7 +67,10 @@ struct LockWait::State {
     if (!(*self)->Look()) return;
     CloseThreadpoolWait(wait);
     // The system may still write into a request that it has not completed: then it stays.
-    if ((*self)->request.Outcome(Native((*self)->file)) == ERROR_IO_INCOMPLETE) new std::shared_ptr<State>(*self);
+    if ((*self)->request.Outcome(Native((*self)->file)) == ERROR_IO_INCOMPLETE) {
+      (*self)->request.CloseEvent();
+      new std::shared_ptr<State>(*self);
+    }
     (*self)->Leave();
     delete self;
   }

@@ -1,5 +1,7 @@
 #include "request.h"
 
+#include <utility>
+
 namespace gateway_lock {
 namespace {
 
@@ -7,13 +9,16 @@ namespace {
 constexpr DWORD kLockedLow = 0xFFFFFFFE;
 constexpr DWORD kLockedHigh = 0x7FFFFFFF;
 constexpr ULONG_PTR kPending = 0x103;  // STATUS_PENDING
+constexpr DWORD kPatience = 1000;      // ms, for a driver that answers later
 
 }  // namespace
 
 Request::Request() noexcept { overlapped_.hEvent = CreateEventW(nullptr, TRUE, FALSE, nullptr); }
 
-Request::~Request() {
-  if (overlapped_.hEvent != nullptr) CloseHandle(overlapped_.hEvent);
+Request::~Request() { CloseEvent(); }
+
+void Request::CloseEvent() noexcept {
+  if (overlapped_.hEvent != nullptr) CloseHandle(std::exchange(overlapped_.hEvent, nullptr));
 }
 
 void Request::MoveTo(DWORD low, DWORD high) noexcept {
@@ -54,11 +59,13 @@ DWORD Request::LockByte(HANDLE file, DWORD flags) noexcept {
 DWORD Request::TryLock(HANDLE file) noexcept {
   const DWORD error = LockByte(file, LOCKFILE_FAIL_IMMEDIATELY);
   if (error != ERROR_IO_PENDING) return error;
-  // On an asynchronous handle a driver may answer later, even to this; what it says then is final.
-  Cancel(file);
+  // On an asynchronous handle a driver may answer later, even to this: a redirector asks its server, and NTFS waits until
+  // somebody has let go of an oplock. What it says then is final; to cancel at once would make every lock there look held.
+  if (WaitForSingleObject(event(), kPatience) != WAIT_OBJECT_0) Cancel(file);
   DWORD count;
   if (GetOverlappedResult(file, &overlapped_, &count, TRUE)) return ERROR_SUCCESS;
-  return GetLastError() == ERROR_OPERATION_ABORTED ? ERROR_LOCK_VIOLATION : GetLastError();
+  const DWORD answer = GetLastError();
+  return answer == ERROR_OPERATION_ABORTED ? ERROR_TIMEOUT : answer;
 }
 
 DWORD Request::Unlock(HANDLE file) noexcept {

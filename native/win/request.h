@@ -23,7 +23,7 @@ class Request {
   // Reads at the byte that stands for the lock: ERROR_LOCK_VIOLATION if it is locked by any other handle.
   DWORD ReadLockedByte(HANDLE file) noexcept;
 
-  // ERROR_LOCK_VIOLATION if somebody has it.
+  // ERROR_LOCK_VIOLATION if somebody has it; ERROR_TIMEOUT if a driver that promised to answer did not for a second.
   DWORD TryLock(HANDLE file) noexcept;
   DWORD Unlock(HANDLE file) noexcept;
 
@@ -34,6 +34,9 @@ class Request {
   // ERROR_NOT_FOUND if the system has no such request any more, or never took it.
   DWORD Cancel(HANDLE file) noexcept;
   HANDLE event() const noexcept { return overlapped_.hEvent; }
+
+  // For a request that never completes: closes the event. The system has its own reference to that; the memory has to stay.
+  void CloseEvent() noexcept;
 
  private:
   DWORD Complete(HANDLE file, BOOL done, DWORD& count) noexcept;
