@@ -20,17 +20,22 @@
 #include <windows.h>
 
 #include <chrono>
+#include <cstring>
 
 #include "errors.h"
 #include "request.h"
 #include "wide.h"
+
+// Of ntdll; outside of the namespaces, which would make it a function of this file's own to some compilers.
+extern "C" unsigned long __stdcall RtlGetLastNtStatus();
 
 namespace gateway_lock {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kPatience = std::chrono::milliseconds(50);
+// Long for a deletion, which takes microseconds: but one that a busy machine interrupts lasts as long as the interruption.
+constexpr auto kPatience = std::chrono::milliseconds(500);
 // Whoever deletes has let go already; for one who has just come, there is nothing to wait for.
 constexpr auto kPatienceToDelete = std::chrono::milliseconds(2);
 constexpr int kMaxRounds = 1000;
@@ -48,8 +53,6 @@ constexpr DWORD kDispositionDelete = 0x1;
 constexpr DWORD kDispositionPosixSemantics = 0x2;
 constexpr auto kFileDispositionInfoEx = static_cast<FILE_INFO_BY_HANDLE_CLASS>(21);
 constexpr unsigned long kStatusDeletePending = 0xC0000056;
-
-extern "C" unsigned long __stdcall RtlGetLastNtStatus();
 
 HANDLE Native(const FileHandle& file) noexcept { return reinterpret_cast<HANDLE>(file.raw()); }
 
