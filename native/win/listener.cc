@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "../process.h"
 #include "errors.h"
@@ -100,12 +101,13 @@ bool IsConflict(const Failure& failure) noexcept { return failure.code == EADDRI
 
 bool IsWildcard(const std::string& address) noexcept { return address == "0.0.0.0" || address == "::"; }
 
-// Whether somebody listens on the port in the address's family: anywhere for a wildcard, else there or at the wildcard.
-bool HasListener(Address& address, const std::string& text, bool only_wildcard) noexcept {
+// Whether somebody listens on the port in the address's family, or in either for a socket of both: anywhere for a wildcard, else
+// there or at the wildcard.
+bool HasListener(Address& address, const std::string& text, bool dual_stack, bool only_wildcard) noexcept {
   Result<std::vector<PortSocket>> found = FindPortSockets(address.port(), PortUse::kListening);
   if (!found.ok()) return true;  // not known to be free
   return std::any_of(found.value().begin(), found.value().end(), [&](const PortSocket& socket) {
-    if (socket.ipv6 != address.ipv6()) return false;
+    if (socket.ipv6 != address.ipv6() && !dual_stack) return false;
     return IsWildcard(socket.address) || (!only_wildcard && (address.is_wildcard() || socket.address == text));
   });
 }
@@ -118,21 +120,23 @@ std::string TextOf(Address& address) noexcept {
 
 Result<SocketHandle> Bind(Address& address, bool dual_stack) noexcept {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  const std::string text = TextOf(address);
+  // The table has addresses without their zones.
+  std::string text = TextOf(address);
+  text.resize(std::min(text.find('%'), text.size()));
   for (;;) {
     const bool has_port = address.port() != 0;
     bool is_free = true;
     if (has_port && !address.is_wildcard()) {
       Address any = address.wildcard();
       Result<SocketHandle> probe = BindOnce(any, false);
-      if (!probe.ok() && IsConflict(probe.failure())) is_free = !HasListener(address, text, true);
+      if (!probe.ok() && IsConflict(probe.failure())) is_free = !HasListener(address, text, dual_stack, true);
     }
     if (is_free) {
       Result<SocketHandle> bound = BindOnce(address, dual_stack);
       if (bound.ok() || !has_port || !IsConflict(bound.failure())) return bound;
-      if (!HasListener(address, text, false) && std::chrono::steady_clock::now() >= deadline) return bound;
+      if (!HasListener(address, text, dual_stack, false) && std::chrono::steady_clock::now() >= deadline) return bound;
     }
-    if (HasListener(address, text, false)) return FailureOf(WSAEADDRINUSE, "bind");
+    if (HasListener(address, text, dual_stack, false)) return FailureOf(WSAEADDRINUSE, "bind");
     Sleep(kRetry);
   }
 }
@@ -174,12 +178,13 @@ Result<Done> Silence(const SocketHandle&) noexcept { return Failure{ENOTSUP, "sh
 Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept {
   WSAPROTOCOL_INFOW info;
   if (WSADuplicateSocketW(Native(socket), GetCurrentProcessId(), &info) != 0) return Failed("WSADuplicateSocketW");
-  const SOCKET copy = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, &info, 0, kSocketFlags);
-  if (copy == INVALID_SOCKET) return Failed("WSASocketW");
+  const SOCKET raw = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, &info, 0, kSocketFlags);
+  if (raw == INVALID_SOCKET) return Failed("WSASocketW");
+  SocketHandle copy(static_cast<RawHandle>(raw));
   Address address;
   address.length = sizeof(address.storage);
-  if (getsockname(copy, address.get(), &address.length) == SOCKET_ERROR) return Failed("getsockname");
-  return SocketCopy{static_cast<RawHandle>(copy), address.port()};
+  if (getsockname(raw, address.get(), &address.length) == SOCKET_ERROR) return Failed("getsockname");
+  return SocketCopy{copy.Take(), address.port()};
 }
 
 // libuv leaves its AcceptEx requests to the endpoint when it closes a handle to it, and the endpoint lives on in ours.
