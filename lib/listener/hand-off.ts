@@ -40,6 +40,8 @@ interface TcpHandle {
   open(fd: number): number;
   /** Closes the descriptor; again is nothing. */
   close(callback?: () => void): void;
+  /** Windows: whether to ask for 32 connections in advance, or for one. */
+  setSimultaneousAccepts?(many: boolean): void;
 }
 
 /** One server on one claim, from the hand-off until its last connection that came in by this claim has ended. */
@@ -154,6 +156,9 @@ function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
     const error = handle.open(duplicate);
     if (error !== 0) throw new Error(`open: ${getSystemErrorName(error)}`);
     native().adoptDuplicate(duplicate);
+    // What was accepted in advance and is not with JavaScript yet is reset when the handle is closed (uv__tcp_close, src/win/tcp.c).
+    // Those that nobody has accepted wait in the kernel's queue, for the next server.
+    handle.setSimultaneousAccepts?.(false);
     const close = handle.close.bind(handle);
     handle.close = (callback) => {
       handle.close = close;
