@@ -97,8 +97,6 @@ export interface Native {
   duplicate(fd: number): number | NativeFailure;
   adoptDuplicate(duplicate: number): void;
   closeDuplicate(duplicate: number): void;
-  /** For the socket of which a duplicate has just been closed. */
-  cancelAccepts(fd: number): void;
   closeSocket(fd: number): void;
   identifyProcess(pid: number): number | null | NativeFailure;
   describeCommand(pid: number): string;

@@ -435,11 +435,6 @@ Napi::Value SilenceCall(Info info) {
   return silenced.ok() ? info.Env().Undefined() : FailureObject(info.Env(), silenced.failure());
 }
 
-// (fd)
-void CancelAcceptsCall(Info info) {
-  if (const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0)); socket != nullptr) CancelAccepts(*socket);
-}
-
 // (fd): a number for the runtime to take; adoptDuplicate says that it did
 Napi::Value DuplicateCall(Info info) {
   const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
@@ -569,7 +564,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["duplicate"] = Napi::Function::New<DuplicateCall>(env);
   exports["adoptDuplicate"] = Napi::Function::New<AdoptDuplicateCall>(env);
   exports["closeDuplicate"] = Napi::Function::New<CloseDuplicateCall>(env);
-  exports["cancelAccepts"] = Napi::Function::New<CancelAcceptsCall>(env);
   exports["closeSocket"] = Napi::Function::New<CloseSocketCall>(env);
   exports["identifyProcess"] = Napi::Function::New<IdentifyProcessCall>(env);
   exports["describeCommand"] = Napi::Function::New<DescribeCommandCall>(env);

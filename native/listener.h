@@ -44,10 +44,6 @@ struct SocketCopy {
 
 Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept;
 
-// For the socket of which somebody has just closed a copy: takes back the accepts that are still pending there, where they
-// belong to the socket and not to the copy. They would swallow the next connections.
-void CancelAccepts(const SocketHandle& socket) noexcept;
-
 // For a copy that nobody took; nothing if its number is something else by now.
 void CloseCopy(const SocketCopy& copy) noexcept;
 

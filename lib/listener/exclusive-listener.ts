@@ -6,7 +6,7 @@ import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, sys
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
 import { type Target, targetsFor } from "./addresses.ts";
-import { Serving, turnAway } from "./hand-off.ts";
+import { leaveThreshold, Serving, turnAway } from "./hand-off.ts";
 import { findPortOwner } from "./port-owner.ts";
 
 /** One address of a claim. `guard` serves nobody and keeps rivals off. */
@@ -153,6 +153,7 @@ export class ExclusiveListener {
     if (this.#closed) return;
     this.#closed = true;
     for (const refuser of this.#refusers) refuser.close();
+    for (const listener of this.#listeners) leaveThreshold(listener);
     for (const { fd } of [...this.#guards, ...this.#listeners].reverse()) native().closeSocket(fd);
   }
 

@@ -40,8 +40,10 @@ interface TcpHandle {
   open(fd: number): number;
   /** Closes the descriptor; again is nothing. */
   close(callback?: () => void): void;
-  /** Windows: whether to ask for 32 connections in advance, or for one. */
-  setSimultaneousAccepts?(many: boolean): void;
+  ref(): void;
+  unref(): void;
+  /** Set by a server that listens. */
+  onconnection?: (status: number, client?: TcpHandle) => void;
 }
 
 /** One server on one claim, from the hand-off until its last connection that came in by this claim has ended. */
@@ -105,6 +107,7 @@ export class Serving {
 
   /** Stops listening at once, even if the server's own close() takes its time. Idempotent. */
   stop(): void {
+    if (this.#stopped) return;
     if (this.#handle === null) this.#onHandleClose();
     else this.#handle.close();
   }
@@ -145,6 +148,24 @@ const CLOSED_MEANWHILE = "the server was closed meanwhile";
  * `exclusive` is not looked at (Server#listen of lib/net.js, Node 20 to 26). A handle stays in this process.
  */
 function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
+  const threshold = thresholdOf(socket);
+  const handle = threshold.parked ?? openHandle(socket);
+  threshold.parked = null;
+  handle.ref();
+  const close = Object.getPrototypeOf(handle).close.bind(handle) as TcpHandle["close"];
+  let isClosed = false;
+  handle.close = (callback) => {
+    if (isClosed) return;
+    isClosed = true;
+    const isListening = typeof handle.onconnection === "function";
+    if (ACCEPTS_IN_ADVANCE && isListening && !threshold.closed) park(handle, threshold);
+    else close(callback);
+    onClose();
+  };
+  return handle;
+}
+
+function openHandle(socket: BoundSocket): TcpHandle {
   const subject = `${socket.address}:${socket.port}`;
   const duplicate = native().duplicate(socket.fd);
   if (isFailure(duplicate)) {
@@ -156,21 +177,63 @@ function handleTo(socket: BoundSocket, onClose: () => void): TcpHandle {
     const error = handle.open(duplicate);
     if (error !== 0) throw new Error(`open: ${getSystemErrorName(error)}`);
     native().adoptDuplicate(duplicate);
-    // What was accepted in advance and is not with JavaScript yet is reset when the handle is closed (uv__tcp_close, src/win/tcp.c).
-    // Those that nobody has accepted wait in the kernel's queue, for the next server.
-    handle.setSimultaneousAccepts?.(false);
-    const close = handle.close.bind(handle);
-    handle.close = (callback) => {
-      handle.close = close;
-      close(callback);
-      native().cancelAccepts(socket.fd);
-      onClose();
-    };
     return handle;
   } catch (cause) {
     native().closeDuplicate(duplicate);
     throw handOffFailed(`this runtime takes no bound socket: ${reasonOf(cause)}`, { cause });
   }
+}
+
+/**
+ * Windows: who came for a server that was closed before it could be told, or for none.
+ *
+ * libuv asks for 32 connections in advance (AcceptEx). When the handle is closed, it resets those who have just been accepted, and
+ * leaves the other requests to the socket, where they would swallow the next ones (uv__tcp_close, src/win/tcp.c). So a handle that has
+ * listened stays open until the socket is closed; it keeps the clients who come in between, and the next server gets both.
+ */
+interface Threshold {
+  /** Listens, for no server. */
+  parked: TcpHandle | null;
+  readonly clients: TcpHandle[];
+  closed: boolean;
+}
+const thresholds = new WeakMap<BoundSocket, Threshold>();
+const ACCEPTS_IN_ADVANCE: boolean = process.platform === "win32";
+/** As many as wait in the queue of a socket that nobody accepts on, by default; more are reset. */
+const MAX_CLIENTS = 511;
+
+function thresholdOf(socket: BoundSocket): Threshold {
+  let threshold = thresholds.get(socket);
+  if (threshold === undefined) {
+    threshold = { parked: null, clients: [], closed: false };
+    thresholds.set(socket, threshold);
+  }
+  return threshold;
+}
+
+function park(handle: TcpHandle, threshold: Threshold): void {
+  threshold.parked = handle;
+  handle.unref();
+  handle.onconnection = (_status, client) => {
+    if (client === undefined) return;
+    if (threshold.clients.length < MAX_CLIENTS) threshold.clients.push(client);
+    else client.close();
+  };
+}
+
+/** For a handle that has begun to listen. */
+function receive(handle: TcpHandle, socket: BoundSocket): void {
+  for (const client of thresholdOf(socket).clients.splice(0)) handle.onconnection?.(0, client);
+}
+
+/** Before the socket is closed. */
+export function leaveThreshold(socket: BoundSocket): void {
+  const threshold = thresholdOf(socket);
+  threshold.closed = true;
+  const { parked } = threshold;
+  threshold.parked = null;
+  if (parked !== null) (Object.getPrototypeOf(parked) as TcpHandle).close.call(parked);
+  for (const client of threshold.clients.splice(0)) client.close();
 }
 
 /** What `new` takes for a handle that listens (TCPWrap::SocketType, src/tcp_wrap.h). */
@@ -196,18 +259,17 @@ function classOfTcpHandles(): TcpHandleClass {
  * process alive.
  */
 export function turnAway(socket: BoundSocket, backlog: number): Server {
-  const server = createServer((connection) => connection.resetAndDestroy());
-  return server
-    .on("error", () => {})
-    .listen(
-      handleTo(socket, () => {}),
-      backlog,
-    )
-    .unref();
+  const server = createServer((connection) => connection.resetAndDestroy()).on("error", () => {});
+  const handle = handleTo(socket, () => {});
+  server.listen(handle, backlog).unref();
+  receive(handle, socket);
+  return server;
 }
 
 /** Lets the server listen on `handle`, which is to `socket`, and makes sure that this is where it listens. */
 async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, backlog: number): Promise<void> {
+  // The handle may be another server's by the time that this one has failed.
+  const close = handle.close;
   try {
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error) => {
@@ -216,7 +278,6 @@ async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, ba
         error === undefined ? resolve() : reject(error);
       };
       // A server that is closed in the same tick never says that it listens.
-      const { close } = handle;
       handle.close = (callback) => {
         handle.close = close;
         handle.close(callback);
@@ -231,16 +292,19 @@ async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, ba
       }
     });
   } catch (cause) {
-    handle.close();
+    close();
     throw handOffFailed(reasonOf(cause), { cause });
   }
   const bound = server.address();
   const there = typeof bound === "object" && bound !== null ? bound : null;
   // A runtime that takes no handles may listen on a port of its own choice, and say nothing (Bun 1.4).
-  if (there?.port === socket.port && withoutZone(there.address) === withoutZone(socket.address)) return;
+  if (there?.port === socket.port && withoutZone(there.address) === withoutZone(socket.address)) {
+    receive(handle, socket);
+    return;
+  }
   if (bound === null) throw handOffFailed(CLOSED_MEANWHILE);
   await new Promise((resolve) => server.close(resolve));
-  handle.close();
+  close();
   const where = there === null ? `${bound}` : `${there.address} port ${there.port}`;
   throw handOffFailed(`this runtime listens on ${where} instead of ${socket.address} port ${socket.port}`);
 }

@@ -163,9 +163,6 @@ Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept {
   return SocketCopy{copy, identity.st_ino};
 }
 
-// An accept of epoll's is a call of whoever makes it, and nothing is left of it.
-void CancelAccepts(const SocketHandle&) noexcept {}
-
 void CloseCopy(const SocketCopy& copy) noexcept {
   struct stat there;
   const int fd = static_cast<int>(copy.raw);

@@ -205,9 +205,6 @@ Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept {
   return SocketCopy{copy, IdentityOf(copy)};
 }
 
-// An accept of kqueue's is a call of whoever makes it, and nothing is left of it.
-void CancelAccepts(const SocketHandle&) noexcept {}
-
 // Rather left open than closed without knowing what it is.
 void CloseCopy(const SocketCopy& copy) noexcept {
   const int fd = static_cast<int>(copy.raw);

@@ -187,9 +187,6 @@ Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept {
   return SocketCopy{copy.Take(), address.port()};
 }
 
-// libuv leaves its AcceptEx requests to the endpoint when it closes a handle to it, and the endpoint lives on in ours.
-void CancelAccepts(const SocketHandle& socket) noexcept { CancelIoEx(reinterpret_cast<HANDLE>(socket.raw()), nullptr); }
-
 // Sockets have no numbers but their handles', which are used again. One that listens on the port that is ours alone is ours.
 void CloseCopy(const SocketCopy& copy) noexcept {
   if (copy.raw == kNoHandle) return;
