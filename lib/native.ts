@@ -118,8 +118,12 @@ export function isFailure(result: unknown): result is NativeFailure {
 /** The package's own folder: this file lies in lib/ or dist/. */
 const ROOT: string = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** Where there are sources to build from. */
-const SYSTEMS: readonly string[] = ["linux", "darwin", "win32"];
+/** Where there are sources to build from, and what builds them. */
+const COMPILERS: { readonly [platform: string]: string } = {
+  linux: "a C++ compiler, make",
+  darwin: "the Xcode Command Line Tools",
+  win32: "the Visual Studio Build Tools for C++",
+};
 
 // At import, so that the first refusal is as quick as the next one. Importing never fails: what can't be loaded is said
 // when it is needed.
@@ -147,21 +151,27 @@ function load(): Native | Error {
   }
 }
 
-function explain({ code, message }: NodeJS.ErrnoException): string {
+function explain({ code, message, resource }: NodeJS.ErrnoException & { readonly resource?: string }): string {
   const libc = process.platform === "linux" ? ` (${libcName()})` : "";
   const target = `${process.platform}-${process.arch}${libc}`;
   if (code === "ERR_DLOPEN_DISABLED")
     return "gateway-lock needs its native addon, and this process may load none: run Node with --allow-addons";
-  if (!SYSTEMS.includes(process.platform))
+  if (code === "ERR_ACCESS_DENIED")
+    return `gateway-lock looks for its native addon and may not read ${resource}: run Node with --allow-fs-read for it`;
+  if (COMPILERS[process.platform] === undefined)
     return `gateway-lock does not support ${target}, where it knows no lock to rely on; see Install in its README`;
   // node-gyp-build has no code for it.
   const problem = message.startsWith("No native build was found")
     ? `has no native addon for ${target}`
     : `has a native addon for ${target} that does not load (${message.split("\n")[0]})`;
-  const shell = process.platform === "win32" ? "cd /d" : "cd";
+  // node-gyp-build is told by it.
+  const { LIBC } = process.env;
+  if (libc !== "" && LIBC !== undefined && LIBC !== libcName())
+    return `gateway-lock ${problem}, because LIBC=${LIBC} is set in its environment and this Node uses ${libcName()}: unset it`;
+  const npm = `npm --prefix "${ROOT}"`;
   return (
-    `gateway-lock ${problem}; build it with a C++ compiler, make and Python 3: ` +
-    `${shell} "${ROOT}" && npm install --ignore-scripts && npm run build:native`
+    `gateway-lock ${problem}; build it with ${COMPILERS[process.platform]} and Python 3: ` +
+    `${npm} install --ignore-scripts && ${npm} run build:native`
   );
 }
 

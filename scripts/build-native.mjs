@@ -12,7 +12,9 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const prefix = dirname(dirname(process.execPath));
 const env = { ...process.env };
 if (existsSync(join(prefix, "include/node/node_api.h"))) env.npm_config_nodedir ??= prefix;
-const args = ["--napi", "--strip", "--tag-libc", "--target", `node@${process.versions.node}`];
+const args = ["--napi", "--target", `node@${process.versions.node}`];
+if (process.platform === "linux") args.push("--tag-libc"); // elsewhere prebuildify would call it glibc
+if (spawnSync("strip", ["--version"]).error === undefined) args.push("--strip");
 // An installed package has none, so that npm does not build by itself.
 const gyp = join(root, "binding.gyp");
 const isOurs = !existsSync(gyp);

@@ -1,8 +1,8 @@
 // Builds the addon for every system that we promise, on one Linux machine, and checks that the same sources made the same bytes.
 
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
@@ -56,11 +56,20 @@ function runPrebuildify(target, directory) {
   });
 }
 
+const directories = new Set();
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    for (const directory of directories) rmSync(directory, { recursive: true, force: true });
+    process.exit(1);
+  });
+}
+
 // Each target in a directory of its own: nothing collides, and node-gyp-build finds no build/ that it would prefer.
 async function build(target, findFaults) {
   const started = performance.now();
   mkdirSync(join(ROOT, ".cache"), { recursive: true });
   const directory = mkdtempSync(join(ROOT, ".cache/prebuild-"));
+  directories.add(directory);
   try {
     const { status, output } = await runPrebuildify(target, directory);
     if (status !== 0) throw new Error(`${target.name} was not built:\n${output}`);
@@ -113,6 +122,8 @@ if (help) {
 if (process.platform !== "linux" || process.arch !== "x64") {
   fail(1, `the compiler of scripts/prebuild runs on linux-x64, not on ${process.platform}-${process.arch}`);
 }
+if (!existsSync(join(ROOT, "node_modules/node-gyp"))) fail(1, "node-gyp is missing: run npm ci first");
+if (spawnSync("python3", ["--version"]).error !== undefined) fail(1, "gyp needs python3, which is not in PATH");
 try {
   installLocked(TOOLS, () => console.log("prebuild: installing the compiler into scripts/prebuild (400 MB)"));
 } catch (error) {
@@ -124,10 +135,14 @@ if (update) {
   writeSums(new Map([...recorded, ...built]));
   console.log("prebuild: prebuilds/SHA256SUMS is updated");
 } else {
-  const different = built.filter(([file, hash]) => recorded.get(file) !== hash).map(([file]) => `prebuilds/${file}`);
+  const different = built.filter(([file, hash]) => recorded.get(file) !== hash);
   if (different.length > 0) {
-    const why = "After a reviewed change of the sources or tools, record them: npm run prebuild -- --update";
-    fail(1, `not what prebuilds/SHA256SUMS says: ${different.join(", ")}. ${why}`);
+    const lines = different.map(
+      ([file, hash]) => `\n  ${file}: ${recorded.get(file) ?? "none"} expected, ${hash} built`,
+    );
+    const why =
+      "The new files are in place. After a reviewed change of the sources or tools, record them: npm run prebuild -- --update";
+    fail(1, `not what prebuilds/SHA256SUMS says:${lines.join("")}\n${why}`);
   }
   console.log("prebuild: all as prebuilds/SHA256SUMS says");
 }

@@ -1,7 +1,7 @@
 // Packs the package, installs the tarball in an empty project without any script, and runs the portable tests there on
 // every runtime that a Linux machine can stand in for: see scripts/platforms/parts.mjs.
 
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,7 +12,7 @@ import { PARTS } from "./platforms/parts.mjs";
 import { makeProject, pack } from "./platforms/project.mjs";
 import { add, NONE } from "./platforms/results.mjs";
 
-const USAGE = `npm run test:platforms              all parts
+const USAGE = `npm run test:platforms                   all parts
 npm run test:platforms -- wine22 deno    only these
 npm run test:platforms -- --list         what there is
 npm run test:platforms -- --tarball F    of this tarball, not of what lies here
@@ -33,6 +33,10 @@ function readArguments() {
 }
 
 const { values: asked, positionals: given } = readArguments();
+if (asked.tarball !== undefined && !existsSync(asked.tarball)) {
+  console.error(`test-platforms: there is no ${asked.tarball}`);
+  process.exit(2);
+}
 if (asked.help) {
   console.log(USAGE);
   process.exit(0);
@@ -65,7 +69,7 @@ async function runPart(part, lab) {
   try {
     const prebuild = join("prebuilds", part.prebuild);
     const isThere = existsSync(join(lab.project, "node_modules", "gateway-lock", prebuild));
-    if (!isThere) throw new Error(`the tarball has no ${prebuild}: run npm run prebuild first`);
+    if (!isThere) throw new Error(`the tarball has no ${prebuild}: run npm run prebuild first (on Linux x64)`);
     const show = (output) => console.log(output.replace(/^/gm, "    "));
     const report = { progress: (text) => progress(`${part.name}: ${text}`), show };
     const first = FIRST_PORT + PARTS.indexOf(part) * PORTS;
@@ -93,6 +97,7 @@ for (const signal of ["SIGINT", "SIGTERM"]) {
 const results = [];
 try {
   const directory = mkdtempSync(join(tmpdir(), "gateway-lock-platforms-"));
+  mkdirSync(join(directory, "tmp"));
   cleanups.push(() => rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }));
   const runtimes = join(root, "scripts", "platforms");
   if (parts.some(({ name }) => name !== "native")) {
@@ -120,9 +125,13 @@ try {
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, work));
+} catch (error) {
+  console.error(`test-platforms: ${error.message}`);
+  process.exitCode = 1;
 } finally {
   cleanUp();
 }
+if (process.exitCode === 1) process.exit();
 
 console.log("");
 for (const { name, version, passed, failed, skipped, seconds } of results) {

@@ -10,7 +10,11 @@ import { temporaryDirectory } from "./support/temporary.ts";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /** The package as it is installed, with the prebuilt addons that `fill` puts there; runs `program` beside it. */
-function runWith(fill: (prebuilds: string) => void, program: string): { stdout: string; directory: string } {
+function runWith(
+  fill: (prebuilds: string) => void,
+  program: string,
+  env: NodeJS.ProcessEnv = {},
+): { stdout: string; directory: string } {
   const directory = temporaryDirectory();
   const installed = join(directory, "node_modules", "gateway-lock");
   mkdirSync(join(installed, "prebuilds"), { recursive: true });
@@ -18,7 +22,11 @@ function runWith(fill: (prebuilds: string) => void, program: string): { stdout: 
   symlinkSync(join(ROOT, "node_modules", "node-gyp-build"), join(directory, "node_modules", "node-gyp-build"));
   fill(join(installed, "prebuilds"));
   writeFileSync(join(directory, "program.mjs"), `import * as lock from "gateway-lock";\n${program}`);
-  const { stdout, stderr } = spawnSync(process.execPath, ["program.mjs"], { cwd: directory, encoding: "utf8" });
+  const { stdout, stderr } = spawnSync(process.execPath, ["program.mjs"], {
+    cwd: directory,
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+  });
   return { stdout: stdout + stderr, directory };
 }
 
@@ -36,7 +44,9 @@ test("without a binary for this system, every call names the system, its C libra
   const target = `${process.platform}-${process.arch}${process.platform === "linux" ? ` (${libc})` : ""}`;
   expect(error.code).toBe("ERR_GATEWAY_LOCK_ADDON");
   expect(error.message).toContain(`gateway-lock has no native addon for ${target}`);
-  expect(error.message).toMatch(/ cd ".*gateway-lock" && npm install --ignore-scripts && npm run build:native$/);
+  expect(error.message).toMatch(
+    / npm --prefix "(.*gateway-lock)" install --ignore-scripts && npm --prefix "\1" run build:native$/,
+  );
   expect(JSON.parse(second ?? "").code).toBe("ERR_GATEWAY_LOCK_ADDON");
   expect(existsSync(join(directory, "file.lock"))).toBe(false);
   expect(existsSync(join(directory, "state"))).toBe(false);
@@ -53,6 +63,11 @@ test("a binary that is none is refused with the loader's own words", () => {
   expect(error.code).toBe("ERR_GATEWAY_LOCK_ADDON");
   expect(error.message).toContain("does not load");
   expect(error.message).toContain(error.cause);
+});
+
+test("a libc that the environment has wrong is named, because building would not help", () => {
+  const { stdout } = runWith(() => {}, TRY, { LIBC: "other" });
+  expect(JSON.parse(stdout.split("\n")[0] ?? "").message).toMatch(/because LIBC=other is set .*: unset it$/);
 });
 
 test("a system that is none of ours is told so", () => {

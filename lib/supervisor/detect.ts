@@ -14,7 +14,15 @@ export function detectSupervisor(env: NodeJS.ProcessEnv = process.env): Supervis
   if ((env.XPC_SERVICE_NAME ?? "0") !== "0" || env.LAUNCH_JOB_LABEL) return "launchd";
   if (env.pm_id !== undefined && env.PM2_HOME !== undefined) return "pm2";
   if (env.KUBERNETES_SERVICE_HOST) return "kubernetes";
-  return process.platform === "linux" && existsSync("/.dockerenv") ? "docker" : null;
+  return isInDocker() ? "docker" : null;
+}
+
+function isInDocker(): boolean {
+  try {
+    return process.platform === "linux" && existsSync("/.dockerenv");
+  } catch {
+    return false; // by Node's permission model, which makes even this throw
+  }
 }
 
 /** A terminal on a systemd desktop inherits these variables too: they count only if they mean this very process (systemd.exec(5)). */

@@ -1,6 +1,6 @@
 // Runs commands that may be foreign, slow or stuck: to an end or a time limit, with their output, and nothing left behind.
 
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ export async function run(command, args, { cwd, env, limit }) {
   if (isStopped) throw new Error("interrupted");
   const directory = mkdtempSync(join(tmpdir(), "gateway-lock-output-"));
   const fd = openSync(join(directory, "output"), "w+");
-  const remove = () => rmSync(directory, { recursive: true, force: true });
+  const remove = () => rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   // The descriptor is enough, and leaves nothing behind; on Windows, a file that is open stays.
   if (process.platform !== "win32") remove();
   // In a group of its own, so that it ends with all that it has started.
@@ -57,7 +57,7 @@ const NPM_LIMIT = 600_000; // ms
 export async function npm(args, cwd) {
   const { npm_execpath: cli } = process.env;
   const [command, first] = cli?.endsWith("npm-cli.js") ? [process.execPath, [cli]] : ["npm", []];
-  return await mustRun(command, [...first, ...args], { cwd, limit: NPM_LIMIT });
+  return await mustRun(command, [...first, "--loglevel=error", ...args], { cwd, limit: NPM_LIMIT });
 }
 
 /** From the start, wherever the writers have left the position that they share with us. */
@@ -75,7 +75,7 @@ export function stopAll() {
 
 function killGroup(child) {
   try {
-    if (process.platform === "win32") child.kill();
+    if (process.platform === "win32") spawnSync("taskkill", ["/T", "/F", "/PID", `${child.pid}`]);
     else process.kill(-child.pid, "SIGKILL");
   } catch {
     // It is gone, or never was.

@@ -96,6 +96,8 @@ async function runTests(lab, { command, env = {}, cwd, files, count, afterCut = 
       env: {
         PREBUILDS_ONLY: "1",
         NO_COLOR: "1",
+        // What a run that is interrupted leaves goes with everything else.
+        TMPDIR: join(lab.directory, "tmp"),
         GATEWAY_LOCK_TEST_PORTS: lab.ports,
         GATEWAY_LOCK_TEST_RUNTIME: undefined,
         ...env,
@@ -185,7 +187,8 @@ async function makeWindowsDrive(lab) {
   mkdirSync(WINEPREFIX, { recursive: true });
   // No menu entries in this user's home, and none of the parts that Wine would ask to download.
   const WINEDLLOVERRIDES = "winemenubuilder.exe=d;mscoree=d;mshtml=d";
-  const env = { WINEPREFIX, WINEDLLOVERRIDES, WINEDEBUG: "-all", DISPLAY: "" };
+  // TMPDIR as it is: with another one, Wine would start a second server for the same drive.
+  const env = { WINEPREFIX, WINEDLLOVERRIDES, WINEDEBUG: "-all", DISPLAY: "", TMPDIR: process.env.TMPDIR };
   // -k ends all that runs there, -w waits until it has.
   const stop = () => {
     for (const flag of ["-k", "-w"]) {

@@ -35,8 +35,8 @@ try {
   const headers = "-isystemscripts/prebuild/node_modules/node-api-headers/include";
   const libcxx = libcxxFor(target);
   const objects = [...compileAll(sources, ["-fPIC", ...compile, headers]), ...compileAll(libcxx.sources, libcxx.flags)];
-  // Not "c++", which would take all of libc++.
-  process.stderr.write(runZig(["cc", "-target", target.triple, "-shared", "-o", output, ...objects, ...link]));
+  // Not "c++", which would take all of libc++. Without -O2, zig makes a build for debugging, with the time in it on Windows.
+  process.stderr.write(runZig(["cc", "-target", target.triple, "-O2", "-shared", "-o", output, ...objects, ...link]));
 } catch (error) {
   process.stderr.write(`${error.message}\n`);
   process.exit(1);

@@ -42,6 +42,48 @@ scenario(
   },
 );
 
+scenario(
+  "nobody is refused or reset while servers follow each other and clients come all the time",
+  { skip: NO_HAND_OFF },
+  async (scene) => {
+    const GENERATIONS = 20;
+    const REQUESTS = 5; // in each generation, at least
+    const listener = bindExclusive({ host: "127.0.0.1", port: await freePort() });
+    scene.defer(() => listener.close());
+    let served = 0;
+    let over = false;
+    let onServed = () => {};
+    const come = async () => {
+      while (!over) {
+        const socket = await scene.client(listener.port);
+        const [answer] = await within(once(socket.end("?"), "data"), "an answer");
+        assert.equal(String(answer), "!");
+        served++;
+        onServed();
+      }
+    };
+    const clients = Promise.all([1, 2, 3, 4].map(come));
+    for (let generation = 1; generation <= GENERATIONS; generation++) {
+      const server = createNetServer((socket) => socket.on("error", () => {}).once("data", () => socket.end("!")));
+      const enough = new Promise((resolve) => {
+        onServed = () => served >= generation * REQUESTS && resolve();
+      });
+      await listener.listen(server);
+      await Promise.race([clients, within(enough, `the clients of generation ${generation}`)]);
+      if (generation === GENERATIONS) over = true;
+      const end = once(server, "close");
+      server.close();
+      if (!over) await within(end, "the end of a server");
+    }
+    // Whoever is on the way still gets an answer, from one more.
+    const last = createNetServer((socket) => socket.once("data", () => socket.end("!")));
+    scene.defer(() => last.close());
+    await listener.listen(last);
+    await within(clients, "the last clients");
+    assert.ok(served >= GENERATIONS * REQUESTS);
+  },
+);
+
 scenario("a client that came before the server is served by it", { skip: NO_HAND_OFF }, async (scene) => {
   const gateway = await scene.acquire({ stateDir: scene.directory(), port: await freePort() });
   const early = ask(gateway.port);

@@ -20,7 +20,8 @@ scenario("a plain server is refused the port, and gets it once it is given back"
   assert.equal(listener.port, port);
   assert.equal(listener.address, "127.0.0.1");
   assert.match(await bindingError(port), TAKEN);
-  assert.match(await bindingError(port, "0.0.0.0"), TAKEN);
+  // Elsewhere a wildcard may be bound over an address; whoever does gets none of our clients.
+  if (process.platform === "linux") assert.match(await bindingError(port, "0.0.0.0"), TAKEN);
   const actor = await scene.actor();
   assert.match((await actor.refusal("listen", { port, host: "127.0.0.1" })).code, TAKEN);
   listener.close();
@@ -81,7 +82,8 @@ scenario(
       ],
     );
     assert.match(await bindingError(port, "::1"), TAKEN);
-    await assert.rejects(scene.client(port, "::1"));
+    // macOS refuses nobody there, but lets them wait.
+    await assert.rejects(scene.client(port, "::1", 2000));
     await gateway.close();
     assert.equal(await bindingError(port, "::1"), null);
   },

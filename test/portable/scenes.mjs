@@ -141,10 +141,10 @@ class Scene {
   }
 
   /** A connection that stays. */
-  async client(port, host = "127.0.0.1") {
+  async client(port, host = "127.0.0.1", limit = DEADLINE) {
     const socket = connect({ port, host });
     this.defer(() => socket.destroy());
-    await within(once(socket, "connect"), `a connection to port ${port}`);
+    await within(once(socket, "connect"), `a connection to port ${port}`, undefined, limit);
     socket.on("error", () => {});
     return socket;
   }
@@ -244,10 +244,10 @@ export function fixture(name) {
 }
 
 /** Rejects when it takes unreasonably long. */
-export async function within(promise, what, details = () => "") {
+export async function within(promise, what, details = () => "", limit = DEADLINE) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not within ${DEADLINE} ms: ${what} ${details()}`)), DEADLINE);
+    timer = setTimeout(() => reject(new Error(`not within ${limit} ms: ${what} ${details()}`)), limit);
   });
   try {
     return await Promise.race([promise, late]);
