@@ -1,13 +1,14 @@
 // A port that is ours alone, on every address asked for, and the server that it is given to.
 
-import { Server as HttpServer } from "node:http";
+import { EventEmitter } from "node:events";
 import { Server } from "node:net";
 import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
 import { type Target, targetsFor } from "./addresses.ts";
-import { leaveThreshold, Serving, turnAway } from "./hand-off.ts";
+import { Serving, turnAway } from "./hand-off.ts";
 import { findPortOwner } from "./port-owner.ts";
+import { leaveThreshold } from "./tcp-handle.ts";
 
 /** One address of a claim. `guard` serves nobody and keeps rivals off. */
 export interface ClaimedAddress {
@@ -93,8 +94,7 @@ export class ExclusiveListener {
    * @internal
    */
   async serve(server: Server, onStop: () => void): Promise<void> {
-    // Bun's http.Server is no net.Server.
-    if (!(server instanceof Server) && !((server as unknown) instanceof HttpServer))
+    if (!isServer(server))
       throw invalidType("server", "a server of node:http, https, http2 or net, not a framework's app", server);
     if (this.#closed) throw handOffFailed("the listener is closed", this.#where());
     if (this.#current?.stopped === false) {
@@ -174,6 +174,11 @@ export class ExclusiveListener {
  */
 export function bindExclusive(options: ListenerOptions = {}): ExclusiveListener {
   return claimEndpoints(resolveListenerOptions(options));
+}
+
+function isServer(server: unknown): boolean {
+  // Bun's http.Server is no net.Server; what it is will show.
+  return server instanceof Server || (process.versions.bun !== undefined && server instanceof EventEmitter);
 }
 
 /** How often a kernel-chosen port may turn out to be taken on a further host before that is an error. */

@@ -1,9 +1,11 @@
 // One gateway at a time: whoever comes second is told who the first one is, and nothing of it is left behind.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { existsSync, mkdirSync, symlinkSync, unlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { acquireGateway, EXIT, readOwner } from "gateway-lock";
+import { WebSocket } from "ws";
 import {
   ask,
   assertDuplicate,
@@ -125,11 +127,14 @@ scenario(
     const health = JSON.parse(await ask(port, { path: "/healthz" }));
     const { ownerId } = readOwner(lockPaths[0]).record;
     assert.deepEqual(health, { ok: true, status: "live", phase: "ready", pid: owner.pid, ownerId });
-    const client = await scene.client(port);
-    client.write("GET / HTTP/1.1\r\nHost: a\r\n");
+    // An upgraded connection: Node 26 ends one that has not sent a whole request.
+    const client = new WebSocket(`ws://127.0.0.1:${port}`);
+    client.on("error", () => {});
+    scene.defer(() => client.terminate());
+    await within(once(client, "open"), "the WebSocket");
     const closing = owner.ask("close", {});
     await until(() => phaseNow() === "stopping");
-    client.destroy();
+    client.terminate();
     await closing;
     assert.deepEqual(lockFilesOf(stateDir), []);
     assert.equal(readOwner(lockPaths[0]).record, null);
