@@ -359,7 +359,8 @@ describe("a signal", () => {
       if (process.env.GATEWAY_LOCK_SHOW_TIMES) console.log({ cancelled: median(ms), worst: Math.max(...ms) });
       expect(median(ms)).toBeLessThan(CANCELLED);
       expect(openDescriptors()).toBe(descriptorsBefore);
-      await expect.poll(threads).toBe(threadsBefore);
+      // At most: the last thread of the first round may have been on its way out when it was counted.
+      await expect.poll(threads).toBeLessThanOrEqual(threadsBefore);
       expectNothingLeft(stateDir);
       owner.assertCurrent();
       await owner.close();
