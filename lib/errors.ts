@@ -180,6 +180,14 @@ export function lockLost(lockPath: string, how: string, cause?: unknown): Gatewa
   return new GatewayLockError("LOCK_LOST", `the gateway lock at ${lockPath} was lost: ${how}`, { lockPath, cause });
 }
 
+export function notHealthy(supervisor: string, ms: number, details: GatewayLockErrorDetails): GatewayLockError {
+  return new GatewayLockError(
+    "NOT_HEALTHY",
+    `gateway already running under ${supervisor}; existing gateway did not become healthy after ${ms}ms`,
+    details,
+  );
+}
+
 /** The error that Node itself would have made of a failed system call: `code`, `errno` and `syscall`. */
 export interface SystemError extends Error {
   readonly code: string;

@@ -53,6 +53,17 @@ export interface PortSocket {
   readonly id: number;
 }
 
+/** A TCP socket that this process was started with. */
+export interface InheritedSocket {
+  readonly address: string;
+  readonly family: "IPv4" | "IPv6";
+  readonly port: number;
+  readonly v6only: boolean;
+  readonly listening: boolean;
+  /** Anybody of the same user may listen beside it. */
+  readonly reusePort: boolean;
+}
+
 /** What the system says of a filesystem: its name and whether it is remote, or only a number (Linux). */
 export interface FilesystemFacts {
   readonly type: string;
@@ -108,6 +119,27 @@ export interface Native {
   ): { readonly locked: boolean | null; readonly holders: number[] };
   findPortSockets(port: number, use: PortUse): PortSocket[] | NativeFailure;
   findSocketOwner(id: number, hints: readonly number[]): number | null;
+  /** A handle that goes on meaning this very process when its number is another's. ESRCH: there is none; ENOSYS: no such handles here. */
+  openProcess(pid: number): number | NativeFailure;
+  /** ENOTSUP where the handle can only be waited for. ESRCH: it has ended. */
+  signalProcess(process: number, signal: number): undefined | NativeFailure;
+  /** `done` is called once, when the process has ended. Keeps the event loop alive until then, or until `closeProcess`. */
+  awaitExit(process: number, done: () => void): undefined | NativeFailure;
+  closeProcess(process: number): void;
+  /** One datagram to a Unix socket (sd_notify(3)); an address that begins with "@" is abstract. */
+  notify(socket: string, message: string): undefined | NativeFailure;
+  /** Begins to count, for each of these signals, those that a process has sent, not the kernel for a terminal. Its handler must be installed. */
+  countSentSignals(signals: readonly number[]): undefined | NativeFailure;
+  /** How many came since the last call. */
+  takeSentSignals(signal: number): number;
+  /** What a descriptor is that this process was started with; takes nothing. */
+  describeSocket(fd: number): InheritedSocket | NativeFailure;
+  /** Makes it, or with `copy` a duplicate of it, a socket of ours. Each one once in a process. */
+  adoptSocket(fd: number, copy: boolean): BoundSocket | NativeFailure;
+  /** Takes a descriptor that this process was started with if it has the lock on what is at `path`. Each one once in a process. */
+  adoptLock(fd: number, path: string, selfTest: boolean): LockAttempt | NativeFailure;
+  /** Readies a listening socket for programs that expect accept(2) to wait, as the systemd protocol has it. */
+  lendSocket(fd: number): undefined | NativeFailure;
   describeFilesystem(directory: string): FilesystemFacts | NativeFailure;
 }
 
