@@ -137,7 +137,7 @@ export interface Native {
   /** Makes it, or with `copy` a duplicate of it, a socket of ours. Each one once in a process. */
   adoptSocket(fd: number, copy: boolean): BoundSocket | NativeFailure;
   /** Takes a descriptor that this process was started with if it has the lock on what is at `path`. Each one once in a process. */
-  adoptLock(fd: number, path: string, selfTest: boolean): LockAttempt | NativeFailure;
+  adoptLock(fd: number, path: string, selfTest: boolean): LockAttempt | { readonly status: "replaced" } | NativeFailure;
   /** Readies a listening socket for programs that expect accept(2) to wait, as the systemd protocol has it. */
   lendSocket(fd: number): undefined | NativeFailure;
   describeFilesystem(directory: string): FilesystemFacts | NativeFailure;

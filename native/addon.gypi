@@ -9,13 +9,23 @@
       "conditions": [
         ["OS=='linux'", {
           "sources": [
+            "posix/address.cc",
+            "posix/exit_wait.cc",
             "posix/file_lock.cc",
             "posix/handle.cc",
+            "posix/inherited.cc",
             "posix/lock_wait.cc",
+            "posix/sent_signals.cc",
+            "posix/thread.cc",
             "linux/filesystem.cc",
             "linux/listener.cc",
+            "linux/listening.cc",
+            "linux/notify.cc",
             "linux/process.cc",
-            "linux/wait_signal.cc"
+            "linux/process_handle.cc",
+            "linux/sender.cc",
+            "linux/wait_signal.cc",
+            "linux/wake.cc"
           ],
           # A worker thread that ends must not unmap code that its host still runs.
           "ldflags": ["-Wl,-z,nodelete"]
@@ -38,9 +48,14 @@
         }],
         ["OS=='mac'", {
           "sources": [
+            "posix/address.cc",
+            "posix/exit_wait.cc",
             "posix/file_lock.cc",
             "posix/handle.cc",
+            "posix/inherited.cc",
             "posix/lock_wait.cc",
+            "posix/sent_signals.cc",
+            "posix/thread.cc",
             "macos/filesystem.cc",
             "macos/listener.cc",
             "macos/process.cc",

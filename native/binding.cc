@@ -18,9 +18,13 @@
 
 #include "file_lock.h"
 #include "filesystem.h"
+#include "inherited.h"
 #include "listener.h"
 #include "lock_wait.h"
+#include "notify.h"
 #include "process.h"
+#include "process_handle.h"
+#include "sent_signals.h"
 
 namespace gateway_lock {
 namespace {
@@ -69,13 +73,21 @@ struct Addon;
 struct PendingWait;
 void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait);
 
-// How the waiting threads of an environment reach its JavaScript. It keeps the event loop alive while somebody waits.
+// How the waiting threads of an environment reach its JavaScript. It keeps the event loop alive while somebody waits. What has no
+// PendingWait is the end of a process.
 using Waker = Napi::TypedThreadSafeFunction<Addon, PendingWait, Deliver>;
 
 struct PendingWait {
   LockWait wait;
   Napi::FunctionReference done;
   Waker waker;
+};
+
+// A process, and who wants to know of its end. Members are destroyed from the last to the first.
+struct OpenedProcess {
+  FileHandle handle;
+  Napi::FunctionReference done;
+  std::unique_ptr<ExitWait> wait;
 };
 
 // How long the end of an environment or of the process waits for others.
@@ -98,8 +110,12 @@ struct Addon {
   std::vector<Doomed> doomed;
   Registry<HandleKind::kSocket> sockets;
   std::vector<SocketCopy> copies;
+  // Duplicates that were adopted, with what they are duplicates of.
+  std::unordered_map<RawHandle, RawHandle> borrowed;
   std::unordered_map<RawHandle, std::unique_ptr<PendingWait>> waits;
+  std::unordered_map<RawHandle, OpenedProcess> processes;
   Waker waker;
+  std::size_t awaited = 0;  // waits and processes that `waker` is to tell of
 
   const FileHandle* FindFile(RawHandle raw) {
     if (const FileHandle* file = files.Find(raw); file != nullptr) return file;
@@ -110,8 +126,25 @@ struct Addon {
     const auto found = waits.find(raw);
     return found == waits.end() ? nullptr : found->second.get();
   }
+  Result<Done> OpenWaker(Napi::Env env) {
+    if (static_cast<napi_threadsafe_function>(waker) != nullptr) return Done{};
+    waker = Waker::New(env, "gateway-lock wait", 0, 1, this);
+    // The environment is ending.
+    if (static_cast<napi_threadsafe_function>(waker) == nullptr) return Failure{ECANCELED, "napi_create_threadsafe_function"};
+    waker.Unref(env);
+    // Hooks run in reverse order: this one before Node takes the waker away.
+    env.AddCleanupHook([](Addon* ending) { ending->EndWaits(); }, this);
+    return Done{};
+  }
+  void Await(Napi::Env env) {
+    if (awaited++ == 0) waker.Ref(env);
+  }
+  void StopAwaiting(Napi::Env env) {
+    if (--awaited == 0) waker.Unref(env);
+  }
   // All at once, and then each one's end, with one deadline for all.
   void EndWaits() {
+    processes.clear();
     for (const auto& [raw, pending] : waits) static_cast<void>(pending->wait.Cancel().ok());
     const auto deadline = std::chrono::steady_clock::now() + kPatience;
     for (const auto& [raw, pending] : waits) pending->wait.Abandon(deadline);
@@ -170,6 +203,7 @@ Addon::~Addon() {
   EndWaits();
   for (const SocketCopy& copy : copies) CloseCopy(copy);
   sockets.CloseAll();
+  for (const auto& [copy, inherited] : borrowed) ReturnSocket(inherited);
   RemoveDoomed();
 }
 
@@ -183,11 +217,11 @@ RawHandle Raw(Info info, std::size_t index) { return static_cast<RawHandle>(info
 
 bool Flag(Info info, std::size_t index) { return info[index].As<Napi::Boolean>().Value(); }
 
-std::vector<ProcessId> Pids(Info info, std::size_t index) {
+std::vector<std::int32_t> Integers(Info info, std::size_t index) {
   const auto array = info[index].As<Napi::Array>();
-  std::vector<ProcessId> pids;
-  for (std::uint32_t i = 0; i < array.Length(); i++) pids.push_back(Napi::Value(array[i]).As<Napi::Number>().Int32Value());
-  return pids;
+  std::vector<std::int32_t> integers;
+  for (std::uint32_t i = 0; i < array.Length(); i++) integers.push_back(Napi::Value(array[i]).As<Napi::Number>().Int32Value());
+  return integers;
 }
 
 Napi::Value FailureObject(Napi::Env env, const Failure& failure) {
@@ -267,16 +301,25 @@ Napi::Value LockAttemptResult(Info info, Result<LockAttempt> result, bool to_wai
   return object;
 }
 
-Napi::Value BoundSocketObject(Info info, Result<BoundSocket> result) {
-  const Napi::Env env = info.Env();
-  if (!result.ok()) return FailureObject(env, result.failure());
-  BoundSocket& bound = result.value();
+// What BoundSocket and InheritedSocket have in common.
+template <typename Socket>
+Napi::Object AddressObject(Napi::Env env, const Socket& socket) {
   auto object = Napi::Object::New(env);
-  object["fd"] = Of(info).sockets.Keep(std::move(bound.socket));
-  object["address"] = bound.address;
-  object["family"] = bound.ipv6 ? "IPv6" : "IPv4";
-  object["port"] = bound.port;
+  object["address"] = socket.address;
+  object["family"] = socket.ipv6 ? "IPv6" : "IPv4";
+  object["port"] = socket.port;
   return object;
+}
+
+Napi::Value BoundSocketObject(Info info, Result<BoundSocket> result) {
+  if (!result.ok()) return FailureObject(info.Env(), result.failure());
+  Napi::Object object = AddressObject(info.Env(), result.value());
+  object["fd"] = Of(info).sockets.Keep(std::move(result.value().socket));
+  return object;
+}
+
+Napi::Value DoneValue(Napi::Env env, const Result<Done>& result) {
+  return result.ok() ? env.Undefined() : FailureObject(env, result.failure());
 }
 
 BindRequest ReadBindRequest(Info info) {
@@ -296,13 +339,27 @@ Napi::Value TryLockFileCall(Info info) {
 // (path, toWait)
 Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptResult(info, TryLockDirectory(Text(info, 0)), Flag(info, 1)); }
 
+// One that has ended and that nobody was told of. Each sends one call of its own; where it was closed meanwhile, the call finds
+// none.
+void DeliverExit(Napi::Env env, Addon& addon) {
+  for (auto& [raw, process] : addon.processes) {
+    if (process.wait == nullptr || !process.wait->ended()) continue;
+    process.wait.reset();
+    addon.StopAwaiting(env);
+    const Napi::FunctionReference done = std::move(process.done);
+    done.Call({});  // may close this process, and any other
+    return;
+  }
+}
+
 // Tells JavaScript what came of a wait. The file is back in `files`.
 void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
   if (static_cast<napi_env>(env) == nullptr) return;  // the environment has ended, and the wait with it
-  if (addon->waits.empty()) return;                   // they were all ended: this one is not there any more
+  if (wait == nullptr) return DeliverExit(env, *addon);
+  if (addon->waits.empty()) return;  // they were all ended: this one is not there any more
   const std::unique_ptr<PendingWait> pending = std::move(addon->waits[wait->wait.file().raw()]);
   addon->waits.erase(wait->wait.file().raw());
-  if (addon->waits.empty()) addon->waker.Unref(env);
+  addon->StopAwaiting(env);
   FileHandle file;
   Result<LockAttempt> end = pending->wait.Finish(file);
   addon->files.Keep(std::move(file));
@@ -320,15 +377,9 @@ Napi::Value StartWaitCall(Info info) {
   Addon& addon = Of(info);
   FileHandle file = addon.files.Take(Raw(info, 0));
   if (!file) return BadHandle(env);
-  if (static_cast<napi_threadsafe_function>(addon.waker) == nullptr) {
-    addon.waker = Waker::New(env, "gateway-lock wait", 0, 1, &addon);
-    if (static_cast<napi_threadsafe_function>(addon.waker) == nullptr) {  // the environment is ending
-      addon.files.Keep(std::move(file));
-      return FailureObject(env, Failure{ECANCELED, "napi_create_threadsafe_function"});
-    }
-    addon.waker.Unref(env);
-    // Hooks run in reverse order: this one before Node takes the waker away.
-    env.AddCleanupHook([](Addon* ending) { ending->EndWaits(); }, &addon);
+  if (Result<Done> opened = addon.OpenWaker(env); !opened.ok()) {
+    addon.files.Keep(std::move(file));
+    return FailureObject(env, opened.failure());
   }
   auto pending = std::make_unique<PendingWait>();
   pending->done = Napi::Persistent(info[3].As<Napi::Function>());
@@ -342,7 +393,7 @@ Napi::Value StartWaitCall(Info info) {
     addon.files.Keep(std::move(file));
     return FailureObject(env, started.failure());
   }
-  if (addon.waits.empty()) addon.waker.Ref(env);
+  addon.Await(env);
   const RawHandle raw = pending->wait.file().raw();
   addon.waits.emplace(raw, std::move(pending));
   return env.Undefined();
@@ -352,8 +403,7 @@ Napi::Value StartWaitCall(Info info) {
 Napi::Value CancelWaitCall(Info info) {
   PendingWait* pending = Of(info).FindWait(Raw(info, 0));
   if (pending == nullptr) return info.Env().Undefined();
-  Result<Done> cancelled = pending->wait.Cancel();
-  return cancelled.ok() ? info.Env().Undefined() : FailureObject(info.Env(), cancelled.failure());
+  return DoneValue(info.Env(), pending->wait.Cancel());
 }
 
 // (fd, path)
@@ -390,8 +440,7 @@ Napi::Value WriteRecordCall(Info info) {
   const FileHandle* file = Of(info).files.Find(Raw(info, 0));
   if (file == nullptr) return BadHandle(info.Env());
   const auto data = info[1].As<Napi::Uint8Array>();
-  Result<Done> written = WriteRecord(*file, data.Data(), data.ByteLength(), Flag(info, 2));
-  return written.ok() ? info.Env().Undefined() : FailureObject(info.Env(), written.failure());
+  return DoneValue(info.Env(), WriteRecord(*file, data.Data(), data.ByteLength(), Flag(info, 2)));
 }
 
 // (fd, path)
@@ -431,8 +480,7 @@ Napi::Value GuardCall(Info info) { return BoundSocketObject(info, Guard(ReadBind
 Napi::Value SilenceCall(Info info) {
   const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
   if (socket == nullptr) return BadHandle(info.Env());
-  Result<Done> silenced = Silence(*socket);
-  return silenced.ok() ? info.Env().Undefined() : FailureObject(info.Env(), silenced.failure());
+  return DoneValue(info.Env(), Silence(*socket));
 }
 
 // (fd): a number for the runtime to take; adoptDuplicate says that it did
@@ -463,7 +511,44 @@ void AdoptDuplicateCall(Info info) { TakeCopy(info); }
 void CloseDuplicateCall(Info info) { CloseCopy(TakeCopy(info)); }
 
 // (fd)
-void CloseSocketCall(Info info) { Of(info).sockets.Take(Raw(info, 0)).Reset(); }
+void CloseSocketCall(Info info) {
+  Addon& addon = Of(info);
+  addon.sockets.Take(Raw(info, 0)).Reset();
+  if (const auto found = addon.borrowed.find(Raw(info, 0)); found != addon.borrowed.end()) {
+    ReturnSocket(found->second);
+    addon.borrowed.erase(found);
+  }
+}
+
+// (fd)
+Napi::Value DescribeSocketCall(Info info) {
+  const Napi::Env env = info.Env();
+  Result<InheritedSocket> found = DescribeSocket(Raw(info, 0));
+  if (!found.ok()) return FailureObject(env, found.failure());
+  Napi::Object object = AddressObject(env, found.value());
+  object["v6only"] = found.value().v6only;
+  object["listening"] = found.value().listening;
+  object["reusePort"] = found.value().reuse_port;
+  return object;
+}
+
+// (fd, copy)
+Napi::Value AdoptSocketCall(Info info) {
+  Result<BoundSocket> adopted = AdoptSocket(Raw(info, 0), Flag(info, 1));
+  if (adopted.ok() && Flag(info, 1)) Of(info).borrowed.emplace(adopted.value().socket.raw(), Raw(info, 0));
+  return BoundSocketObject(info, std::move(adopted));
+}
+
+// (fd, path, selfTest)
+Napi::Value AdoptLockCall(Info info) {
+  return LockAttemptResult(info, AdoptLock(Raw(info, 0), Text(info, 1), Flag(info, 2)), false);
+}
+
+// (fd)
+Napi::Value LendSocketCall(Info info) {
+  const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
+  return socket == nullptr ? BadHandle(info.Env()) : DoneValue(info.Env(), LendSocket(*socket));
+}
 
 // (pid)
 Napi::Value IdentifyProcessCall(Info info) {
@@ -471,6 +556,66 @@ Napi::Value IdentifyProcessCall(Info info) {
   if (!identity.ok()) return FailureObject(info.Env(), identity.failure());
   if (!identity.value().exists) return info.Env().Null();
   return Napi::Number::New(info.Env(), identity.value().start_time);
+}
+
+// (pid)
+Napi::Value OpenProcessCall(Info info) {
+  Result<FileHandle> opened = OpenProcess(info[0].As<Napi::Number>().Int32Value());
+  if (!opened.ok()) return FailureObject(info.Env(), opened.failure());
+  const RawHandle raw = opened.value().raw();
+  Of(info).processes[raw].handle = std::move(opened.value());
+  return Napi::Number::New(info.Env(), static_cast<double>(raw));
+}
+
+OpenedProcess* FindProcess(Info info) {
+  const auto found = Of(info).processes.find(Raw(info, 0));
+  return found == Of(info).processes.end() ? nullptr : &found->second;
+}
+
+// (process, signal)
+Napi::Value SignalProcessCall(Info info) {
+  const OpenedProcess* process = FindProcess(info);
+  if (process == nullptr) return BadHandle(info.Env());
+  return DoneValue(info.Env(), SignalProcess(process->handle, info[1].As<Napi::Number>().Int32Value()));
+}
+
+// (process, done): EBUSY while it is awaited already
+Napi::Value AwaitExitCall(Info info) {
+  const Napi::Env env = info.Env();
+  Addon& addon = Of(info);
+  OpenedProcess* process = FindProcess(info);
+  if (process == nullptr) return BadHandle(env);
+  if (process->wait != nullptr) return FailureObject(env, Failure{EBUSY, "handle"});
+  if (Result<Done> opened = addon.OpenWaker(env); !opened.ok()) return FailureObject(env, opened.failure());
+  auto wait = std::make_unique<ExitWait>();
+  const ExitWait::Notify notify = [](void* context) { static_cast<Waker*>(context)->NonBlockingCall(); };
+  if (Result<Done> started = wait->Start(process->handle, notify, &addon.waker); !started.ok()) {
+    return FailureObject(env, started.failure());
+  }
+  process->done = Napi::Persistent(info[1].As<Napi::Function>());
+  process->wait = std::move(wait);
+  addon.Await(env);
+  return env.Undefined();
+}
+
+// (process)
+void CloseProcessCall(Info info) {
+  Addon& addon = Of(info);
+  const auto found = addon.processes.find(Raw(info, 0));
+  if (found == addon.processes.end()) return;
+  if (found->second.wait != nullptr) addon.StopAwaiting(info.Env());
+  addon.processes.erase(found);
+}
+
+// (socket, message)
+Napi::Value NotifyCall(Info info) { return DoneValue(info.Env(), Notify(Text(info, 0), Text(info, 1))); }
+
+// (signals)
+Napi::Value CountSentSignalsCall(Info info) { return DoneValue(info.Env(), CountSentSignals(Integers(info, 0))); }
+
+// (signal)
+Napi::Value TakeSentSignalsCall(Info info) {
+  return Napi::Number::New(info.Env(), TakeSentSignals(info[0].As<Napi::Number>().Int32Value()));
 }
 
 // (pid)
@@ -491,7 +636,7 @@ Napi::Value IdentifyHostCall(Info info) {
 // (path, hints, firstOnly)
 Napi::Value FindLockHoldersCall(Info info) {
   const Napi::Env env = info.Env();
-  const LockEvidence evidence = FindLockHolders(Text(info, 0), Pids(info, 1), Flag(info, 2));
+  const LockEvidence evidence = FindLockHolders(Text(info, 0), Integers(info, 1), Flag(info, 2));
   auto holders = Napi::Array::New(env, evidence.holders.size());
   for (std::uint32_t i = 0; i < evidence.holders.size(); i++) holders[i] = evidence.holders[i];
   auto object = Napi::Object::New(env);
@@ -527,7 +672,7 @@ Napi::Value FindPortSocketsCall(Info info) {
 // (id, hints)
 Napi::Value FindSocketOwnerCall(Info info) {
   const auto id = static_cast<std::uint64_t>(info[0].As<Napi::Number>().Int64Value());
-  const ProcessId pid = FindSocketOwner(id, Pids(info, 1));
+  const ProcessId pid = FindSocketOwner(id, Integers(info, 1));
   return pid == 0 ? info.Env().Null() : Napi::Number::New(info.Env(), pid);
 }
 
@@ -565,6 +710,17 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["adoptDuplicate"] = Napi::Function::New<AdoptDuplicateCall>(env);
   exports["closeDuplicate"] = Napi::Function::New<CloseDuplicateCall>(env);
   exports["closeSocket"] = Napi::Function::New<CloseSocketCall>(env);
+  exports["describeSocket"] = Napi::Function::New<DescribeSocketCall>(env);
+  exports["adoptSocket"] = Napi::Function::New<AdoptSocketCall>(env);
+  exports["adoptLock"] = Napi::Function::New<AdoptLockCall>(env);
+  exports["lendSocket"] = Napi::Function::New<LendSocketCall>(env);
+  exports["openProcess"] = Napi::Function::New<OpenProcessCall>(env);
+  exports["signalProcess"] = Napi::Function::New<SignalProcessCall>(env);
+  exports["awaitExit"] = Napi::Function::New<AwaitExitCall>(env);
+  exports["closeProcess"] = Napi::Function::New<CloseProcessCall>(env);
+  exports["notify"] = Napi::Function::New<NotifyCall>(env);
+  exports["countSentSignals"] = Napi::Function::New<CountSentSignalsCall>(env);
+  exports["takeSentSignals"] = Napi::Function::New<TakeSentSignalsCall>(env);
   exports["identifyProcess"] = Napi::Function::New<IdentifyProcessCall>(env);
   exports["describeCommand"] = Napi::Function::New<DescribeCommandCall>(env);
   exports["identifyHost"] = Napi::Function::New<IdentifyHostCall>(env);

@@ -21,14 +21,14 @@
 
 #include "../listener.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "../posix/address.h"
 
 namespace gateway_lock {
 namespace {
@@ -37,65 +37,14 @@ int Fd(const SocketHandle& socket) noexcept { return static_cast<int>(socket.raw
 
 Failure Failed(const char* syscall) noexcept { return Failure{errno, syscall}; }
 
-struct Address {
-  sockaddr_storage storage = {};
-  socklen_t length = 0;
-
-  sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
-  int family() const noexcept { return storage.ss_family; }
-};
-
-std::uint16_t& PortOf(Address& address) noexcept {
-  return address.family() == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(address.get())->sin6_port
-                                      : reinterpret_cast<sockaddr_in*>(address.get())->sin_port;
-}
-
-// getaddrinfo with AI_NUMERICHOST reads zones ("fe80::1%eth0") and asks no resolver.
-Result<Address> Parse(const BindRequest& request) noexcept {
-  addrinfo hints = {};
-  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const std::string port = std::to_string(request.port);
-  if (const int error = getaddrinfo(request.host.c_str(), port.c_str(), &hints, &found); error != 0) {
-    return error == EAI_SYSTEM ? Failed("getaddrinfo") : Failure{EADDRNOTAVAIL, "getaddrinfo"};
-  }
-  Address address;
-  address.length = found->ai_addrlen;
-  __builtin_memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
-  freeaddrinfo(found);
-  return address;
-}
-
-bool SetFlag(const SocketHandle& socket, int level, int option, bool on) noexcept {
-  const int value = on ? 1 : 0;
-  return setsockopt(Fd(socket), level, option, &value, sizeof(value)) == 0;
-}
-
 Result<SocketHandle> Bind(Address& address, bool dual_stack, bool reuse) noexcept {
-  SocketHandle socket(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
+  SocketHandle socket(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
   if (!socket) return Failed("socket");
   // Said explicitly, because net.ipv6.bindv6only decides it otherwise.
-  if (address.family() == AF_INET6 && !SetFlag(socket, IPPROTO_IPV6, IPV6_V6ONLY, !dual_stack)) return Failed("setsockopt");
-  if (reuse && !SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+  if (address.ipv6() && !SetFlag(Fd(socket), IPPROTO_IPV6, IPV6_V6ONLY, !dual_stack)) return Failed("setsockopt");
+  if (reuse && !SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
   if (bind(Fd(socket), address.get(), address.length) == -1) return Failed("bind");
   return socket;
-}
-
-Result<BoundSocket> Describe(SocketHandle socket) noexcept {
-  Address address;
-  address.length = sizeof(address.storage);
-  if (getsockname(Fd(socket), address.get(), &address.length) == -1) return Failed("getsockname");
-  char host[NI_MAXHOST];
-  if (const int error = getnameinfo(address.get(), address.length, host, sizeof(host), nullptr, 0, NI_NUMERICHOST); error != 0) {
-    return error == EAI_SYSTEM ? Failed("getnameinfo") : Failure{EINVAL, "getnameinfo"};
-  }
-  BoundSocket bound;
-  bound.address = host;
-  bound.ipv6 = address.family() == AF_INET6;
-  bound.port = ntohs(PortOf(address));
-  bound.socket = std::move(socket);
-  return bound;
 }
 
 bool InUse(const Result<SocketHandle>& bound) noexcept { return !bound.ok() && bound.failure().code == EADDRINUSE; }
@@ -106,7 +55,7 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
   constexpr int kMaxChoices = 64;  // each one lost went to somebody else between the two binds
   Result<SocketHandle> bound = Failure{EADDRINUSE, "bind"};
   for (int choice = 0; choice < kMaxChoices && InUse(bound); choice++) {
-    PortOf(address) = 0;
+    address.port() = 0;
     bound = Bind(address, dual_stack, false);
     if (!bound.ok()) return bound;
     if (getsockname(Fd(bound.value()), address.get(), &address.length) == -1) return Failed("getsockname");
@@ -119,7 +68,7 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
 }  // namespace
 
 Result<BoundSocket> Listen(const BindRequest& request) noexcept {
-  Result<Address> address = Parse(request);
+  Result<Address> address = ParseAddress(request.host, request.port);
   if (!address.ok()) return address.failure();
   constexpr int kMaxCollisions = 16;
   for (int collision = 0;; collision++) {
@@ -128,28 +77,28 @@ Result<BoundSocket> Listen(const BindRequest& request) noexcept {
     if (InUse(bound)) bound = Bind(address.value(), request.dual_stack, true);
     if (!bound.ok()) return bound.failure();
     SocketHandle socket = std::move(bound.value());
-    if (!SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
-    if (listen(Fd(socket), request.backlog) == 0) return Describe(std::move(socket));
+    if (!SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+    if (listen(Fd(socket), request.backlog) == 0) return DescribeBound(std::move(socket));
     if (errno != EADDRINUSE || collision == kMaxCollisions) return Failed("listen");
   }
 }
 
 Result<BoundSocket> Guard(const BindRequest& request) noexcept {
-  Result<Address> address = Parse(request);
+  Result<Address> address = ParseAddress(request.host, request.port);
   if (!address.ok()) return address.failure();
   Result<SocketHandle> bound = Bind(address.value(), request.dual_stack, false);
-  if (!InUse(bound)) return bound.ok() ? Describe(std::move(bound.value())) : bound.failure();
+  if (!InUse(bound)) return bound.ok() ? DescribeBound(std::move(bound.value())) : bound.failure();
 
   bound = Bind(address.value(), request.dual_stack, true);
   if (!bound.ok()) return bound.failure();
   SocketHandle socket = std::move(bound.value());
   if (listen(Fd(socket), 1) == -1) return Failed("listen");
   if (Result<Done> silenced = Silence(socket); !silenced.ok()) return silenced.failure();
-  return Describe(std::move(socket));
+  return DescribeBound(std::move(socket));
 }
 
 Result<Done> Silence(const SocketHandle& socket) noexcept {
-  if (!SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, false)) return Failed("setsockopt");
+  if (!SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, false)) return Failed("setsockopt");
   // On a listening socket, shutdown(2) ends the listening and keeps an explicitly chosen port bound.
   if (shutdown(Fd(socket), SHUT_RD) == -1 && errno != ENOTCONN) return Failed("shutdown");
   return Done{};

@@ -8,27 +8,23 @@
 #include "../lock_wait.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/file.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 
+#include "thread.h"
 #include "wait_signal.h"
 
 namespace gateway_lock {
 namespace {
 
-// Enough for a signal's frame with the widest vector registers, and for the thread-local data of a host with many libraries,
-// which lies there too; of a thousand threads, little is ever touched.
-constexpr std::size_t kStackSize = 128 * 1024;
 constexpr auto kRetry = std::chrono::milliseconds(1);
 
 pthread_once_t prepared = PTHREAD_ONCE_INIT;
@@ -143,17 +139,7 @@ Result<Done> LockWait::Start(FileHandle& file, const std::string& path, bool sel
   state_->context = context;
   auto owned = std::make_unique<std::shared_ptr<State>>(state_);
 
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, std::max<std::size_t>(kStackSize, PTHREAD_STACK_MIN));
-  // A thread inherits this mask: the signals of the host go to the host's threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error = pthread_create(&state_->thread, &attributes, State::Run, owned.get());
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
+  const int error = StartThread(state_->thread, false, State::Run, owned.get());
   if (error != 0) {
     file = std::move(state_->file);
     state_.reset();

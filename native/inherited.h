@@ -1,0 +1,48 @@
+// Descriptors that this process was started with: sockets that a service manager listens on, locks of whoever started us.
+//
+// Anybody in this process can name such a descriptor, so a list for the whole process says which ones are taken: two worker
+// threads must not both own one. Refusals leave a descriptor as it was. EBUSY: it is taken already; EINVAL: it is one of the
+// three standard ones, which are never taken. ENOTSUP where a process is not started with descriptors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "file_lock.h"
+#include "handle.h"
+#include "listener.h"
+#include "result.h"
+
+namespace gateway_lock {
+
+struct InheritedSocket {
+  std::string address;
+  bool ipv6 = false;
+  std::uint16_t port = 0;
+  bool v6only = false;
+  bool listening = false;
+  bool reuse_port = false;  // anybody of the same user may listen beside it
+};
+
+// Takes nothing. ENOTSOCK: no socket; EPROTOTYPE: not one of TCP.
+Result<InheritedSocket> DescribeSocket(RawHandle inherited) noexcept;
+
+// Makes it ours, or with `copy` a duplicate of it; then `inherited` stays open, and is taken until ReturnSocket. Neither is
+// inherited any further. One that listens is readied for a successor, as Listen does it.
+Result<BoundSocket> AdoptSocket(RawHandle inherited, bool copy) noexcept;
+
+// For one whose duplicate is closed: it may be taken again.
+void ReturnSocket(RawHandle inherited) noexcept;
+
+// Takes a file or directory if this descriptor has the lock on what is at `path`, and can write to it if it is a file. Whether it
+// had the lock before can't be told: if nobody had it, it is locked now. Everything that can be looked at is looked at before
+// that. Where it is refused afterwards all the same, because the file was replaced in that moment or the filesystem lies, the
+// lock stays with the descriptor: it may well be that of whoever started us, and to unlock it would take it from them.
+//
+// kHeld is said of somebody else's lock only. It has no file.
+Result<LockAttempt> AdoptLock(RawHandle inherited, const std::string& path, bool self_test) noexcept;
+
+// Lets accept(2) wait again on a listening socket, as programs expect that are given one. It is so for everybody who has it.
+Result<Done> LendSocket(const SocketHandle& socket) noexcept;
+
+}  // namespace gateway_lock

@@ -1,0 +1,63 @@
+// A handle of a process is readable once the process has ended. libuv could poll it too, but is not part of Node-API.
+
+#include <errno.h>
+#include <poll.h>
+
+#include <atomic>
+
+#include "../process_handle.h"
+#include "thread.h"
+#include "wake.h"
+
+namespace gateway_lock {
+namespace {
+
+pollfd Readable(const FileHandle& file) noexcept { return pollfd{static_cast<int>(file.raw()), POLLIN, 0}; }
+
+}  // namespace
+
+struct ExitWait::State {
+  FileHandle wake;
+  pollfd sources[2];
+  Notify notify;
+  void* context;
+  pthread_t thread;
+  std::atomic<bool> ended{false};
+
+  ~State() {
+    Wake(wake);
+    pthread_join(thread, nullptr);
+  }
+
+  static void* Run(void* context) noexcept {
+    auto* self = static_cast<State*>(context);
+    int ready;
+    do {
+      ready = poll(self->sources, 2, -1);
+    } while (ready == -1 && errno == EINTR);
+    if (self->sources[0].revents == 0) return nullptr;
+    self->ended.store(true);
+    self->notify(self->context);
+    return nullptr;
+  }
+};
+
+ExitWait::ExitWait() noexcept = default;
+ExitWait::~ExitWait() = default;
+
+Result<Done> ExitWait::Start(const FileHandle& process, Notify notify, void* context) noexcept {
+  FileHandle wake = OpenWake();
+  if (!wake) return Failure{errno, "eventfd"};
+  std::unique_ptr<State> state(new State{std::move(wake), {}, notify, context, {}});
+  state->sources[0] = Readable(process);
+  state->sources[1] = Readable(state->wake);
+  if (const int error = StartThread(state->thread, true, State::Run, state.get()); error != 0) {
+    return Failure{error, "pthread_create"};
+  }
+  state_ = std::move(state);
+  return Done{};
+}
+
+bool ExitWait::ended() const noexcept { return state_ != nullptr && state_->ended.load(); }
+
+}  // namespace gateway_lock

@@ -1,0 +1,150 @@
+#include "../inherited.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <set>
+
+#include "address.h"
+#include "listening.h"
+
+namespace gateway_lock {
+namespace {
+
+std::mutex taken_mutex;
+// Never destroyed: threads may still ask when the process ends.
+std::set<RawHandle>& taken = *new std::set<RawHandle>();
+
+// Takes a descriptor for as long as nothing has gone wrong: unless it was kept, the destructor gives it back.
+class Taking {
+ public:
+  explicit Taking(RawHandle raw) noexcept : raw_(raw) {
+    if (raw <= STDERR_FILENO) {
+      error_ = EINVAL;
+      return;
+    }
+    const std::lock_guard<std::mutex> lock(taken_mutex);
+    if (!taken.insert(raw).second) error_ = EBUSY;
+  }
+  ~Taking() {
+    if (error_ == 0 && !kept_) ReturnSocket(raw_);
+  }
+  Taking(const Taking&) = delete;
+  Taking& operator=(const Taking&) = delete;
+
+  int error() const noexcept { return error_; }
+  void Keep() noexcept { kept_ = true; }
+
+ private:
+  const RawHandle raw_;
+  int error_ = 0;
+  bool kept_ = false;
+};
+
+bool GetFlag(int fd, int level, int option) noexcept {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  return getsockopt(fd, level, option, &value, &size) == 0 && value != 0;
+}
+
+Result<Done> SetFileFlag(int fd, int flag, bool on) noexcept {
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags == -1 || fcntl(fd, F_SETFL, on ? flags | flag : flags & ~flag) == -1) return Failure{errno, "fcntl"};
+  return Done{};
+}
+
+// A directory, or a file whose record can be written. With O_APPEND, pwrite(2) on Linux writes at the end.
+bool CanCarryLock(int fd, const struct stat& file) noexcept {
+  if (S_ISDIR(file.st_mode)) return true;
+  return S_ISREG(file.st_mode) && (fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND)) == O_RDWR;
+}
+
+Result<LockAttempt> LockInherited(const FileHandle& file, const std::string& path, bool self_test) noexcept {
+  const auto fd = static_cast<int>(file.raw());
+  struct stat opened;
+  if (fstat(fd, &opened) == -1) return Failure{errno, "fstat"};
+  if (!CanCarryLock(fd, opened)) return Failure{EBADF, "fcntl"};
+  Result<Currency> currency = CheckLock(file, path);
+  if (!currency.ok()) return currency.failure();
+  if (currency.value() != Currency::kCurrent) return LockAttempt{LockStatus::kReplaced};
+  int result;
+  do {
+    result = flock(fd, LOCK_EX | LOCK_NB);  // of no effect for who has the lock by this open file description
+  } while (result == -1 && errno == EINTR);
+  if (result == -1 && errno == EWOULDBLOCK) return LockAttempt{LockStatus::kHeld};
+  if (result == -1) return Failure{errno, "flock"};
+  return ConfirmLock(file, path, self_test && S_ISREG(opened.st_mode));
+}
+
+}  // namespace
+
+Result<InheritedSocket> DescribeSocket(RawHandle inherited) noexcept {
+  const auto fd = static_cast<int>(inherited);
+  int type = 0;
+  socklen_t size = sizeof(type);
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == -1) return Failure{errno, "getsockopt"};
+  Result<Address> address = AddressOf(fd);
+  if (!address.ok()) return address.failure();
+  const int family = address.value().storage.ss_family;
+  const bool is_tcp = type == SOCK_STREAM && (family == AF_INET || family == AF_INET6) && IsPlainTcp(fd);
+  if (!is_tcp) return Failure{EPROTOTYPE, "getsockopt"};
+  Result<std::string> host = HostOf(address.value());
+  if (!host.ok()) return host.failure();
+  InheritedSocket socket;
+  socket.address = host.value();
+  socket.ipv6 = address.value().ipv6();
+  socket.port = ntohs(address.value().port());
+  socket.v6only = socket.ipv6 && GetFlag(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+  socket.listening = IsListening(fd);
+  socket.reuse_port = GetFlag(fd, SOL_SOCKET, SO_REUSEPORT);
+  return socket;
+}
+
+Result<BoundSocket> AdoptSocket(RawHandle inherited, bool copy) noexcept {
+  Taking taking(inherited);
+  if (taking.error() != 0) return Failure{taking.error(), "descriptor"};
+  Result<InheritedSocket> found = DescribeSocket(inherited);
+  if (!found.ok()) return found.failure();
+  const InheritedSocket& socket = found.value();
+  const auto fd = static_cast<int>(inherited);
+  SocketHandle duplicate;
+  if (copy) {
+    duplicate = SocketHandle(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+    if (!duplicate) return Failure{errno, "fcntl"};
+  }
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) return Failure{errno, "fcntl"};
+  if (Result<Done> set = SetFileFlag(fd, O_NONBLOCK, true); !set.ok()) return set.failure();
+  if (socket.listening && !SetFlag(fd, SOL_SOCKET, SO_REUSEADDR, true)) return Failure{errno, "setsockopt"};
+  taking.Keep();
+  return BoundSocket{copy ? std::move(duplicate) : SocketHandle(inherited), socket.address, socket.ipv6, socket.port};
+}
+
+void ReturnSocket(RawHandle inherited) noexcept {
+  const std::lock_guard<std::mutex> lock(taken_mutex);
+  taken.erase(inherited);
+}
+
+Result<LockAttempt> AdoptLock(RawHandle inherited, const std::string& path, bool self_test) noexcept {
+  Taking taking(inherited);
+  if (taking.error() != 0) return Failure{taking.error(), "descriptor"};
+  FileHandle file(inherited);
+  Result<LockAttempt> attempt = LockInherited(file, path, self_test);
+  const bool locked = attempt.ok() && attempt.value().status == LockStatus::kLocked;
+  if (locked && fcntl(static_cast<int>(inherited), F_SETFD, FD_CLOEXEC) == 0) {
+    taking.Keep();
+    attempt.value().file = std::move(file);
+    return attempt;
+  }
+  file.Take();
+  return locked ? Failure{errno, "fcntl"} : std::move(attempt);
+}
+
+Result<Done> LendSocket(const SocketHandle& socket) noexcept {
+  return SetFileFlag(static_cast<int>(socket.raw()), O_NONBLOCK, false);
+}
+
+}  // namespace gateway_lock
