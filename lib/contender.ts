@@ -112,7 +112,7 @@ function describeRunning(owner: OwnerRecord | null, { resource, held }: Refusal,
 
 /** A process that holds the lock, by the kernel; `null` where this user may not see it, or this pid namespace does not have it. */
 function findHolder(heldPath: string, owner: OwnerRecord | null): number | null {
-  return native().findLockHolders(heldPath, owner === null ? [] : [owner.pid], true).holders[0] ?? null;
+  return native().findLockHolders([heldPath], owner === null ? [] : [owner.pid], true)[0]?.holders[0] ?? null;
 }
 
 /** What the kernel said: the errno of a refused flock(2). */

@@ -36,6 +36,12 @@ export type LockAttempt =
 /** What came of a wait, if not the lock. "replaced" has the lock on something that is not at the path any more. */
 export type WaitEnd = { readonly status: "cancelled" } | { readonly status: "replaced" } | NotLocked | NativeFailure;
 
+/** What the kernel says of a lock; `locked: null`: it does not say. */
+export interface LockEvidence {
+  readonly locked: boolean | null;
+  readonly holders: number[];
+}
+
 export interface BoundSocket {
   readonly fd: number;
   readonly address: string;
@@ -48,8 +54,9 @@ export type PortUse = "listening" | "bound" | "connected";
 export interface PortSocket {
   readonly address: string;
   readonly family: "IPv4" | "IPv6";
+  /** False also where the system does not say; then it may take IPv4. */
   readonly v6only: boolean;
-  /** For `findSocketOwner`; 0 where there is none. */
+  /** For `findSocketOwners`; 0 where there is none. */
   readonly id: number;
 }
 
@@ -112,13 +119,11 @@ export interface Native {
   identifyProcess(pid: number): number | null | NativeFailure;
   describeCommand(pid: number): string;
   identifyHost(): { readonly bootId: string | null; readonly pidNamespace: string | null };
-  findLockHolders(
-    path: string,
-    hints: readonly number[],
-    firstOnly: boolean,
-  ): { readonly locked: boolean | null; readonly holders: number[] };
+  /** For each path; the processes in `hints` are looked at first. `firstOnly`: one holder of each is enough. */
+  findLockHolders(paths: readonly string[], hints: readonly number[], firstOnly: boolean): readonly LockEvidence[];
   findPortSockets(port: number, use: PortUse): PortSocket[] | NativeFailure;
-  findSocketOwner(id: number, hints: readonly number[]): number | null;
+  /** For each id; `null`: none that this user may see. The processes in `hints` are looked at first. */
+  findSocketOwners(ids: readonly number[], hints: readonly number[]): readonly (number | null)[];
   /** A handle that goes on meaning this very process when its number is another's. ESRCH: there is none; ENOSYS: no such handles here. */
   openProcess(pid: number): number | NativeFailure;
   /** ENOTSUP where the handle can only be waited for. ESRCH: it has ended. */

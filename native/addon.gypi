@@ -21,8 +21,10 @@
             "linux/listener.cc",
             "linux/listening.cc",
             "linux/notify.cc",
+            "linux/port_sockets.cc",
             "linux/process.cc",
             "linux/process_handle.cc",
+            "linux/procfs.cc",
             "linux/sender.cc",
             "linux/wait_signal.cc",
             "linux/wake.cc"

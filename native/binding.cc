@@ -22,6 +22,7 @@
 #include "listener.h"
 #include "lock_wait.h"
 #include "notify.h"
+#include "port_sockets.h"
 #include "process.h"
 #include "process_handle.h"
 #include "sent_signals.h"
@@ -633,16 +634,23 @@ Napi::Value IdentifyHostCall(Info info) {
   return object;
 }
 
-// (path, hints, firstOnly)
+// (paths, hints, firstOnly)
 Napi::Value FindLockHoldersCall(Info info) {
   const Napi::Env env = info.Env();
-  const LockEvidence evidence = FindLockHolders(Text(info, 0), Integers(info, 1), Flag(info, 2));
-  auto holders = Napi::Array::New(env, evidence.holders.size());
-  for (std::uint32_t i = 0; i < evidence.holders.size(); i++) holders[i] = evidence.holders[i];
-  auto object = Napi::Object::New(env);
-  object["locked"] = VerdictValue(env, evidence.locked);
-  object["holders"] = holders;
-  return object;
+  const auto names = info[0].As<Napi::Array>();
+  std::vector<std::string> paths;
+  for (std::uint32_t i = 0; i < names.Length(); i++) paths.push_back(Napi::Value(names[i]).As<Napi::String>().Utf8Value());
+  const std::vector<LockEvidence> found = FindLockHolders(paths, Integers(info, 1), Flag(info, 2));
+  auto array = Napi::Array::New(env, found.size());
+  for (std::uint32_t i = 0; i < found.size(); i++) {
+    auto holders = Napi::Array::New(env, found[i].holders.size());
+    for (std::uint32_t j = 0; j < found[i].holders.size(); j++) holders[j] = found[i].holders[j];
+    auto object = Napi::Object::New(env);
+    object["locked"] = VerdictValue(env, found[i].locked);
+    object["holders"] = holders;
+    array[i] = object;
+  }
+  return array;
 }
 
 PortUse ReadPortUse(Info info, std::size_t index) {
@@ -669,11 +677,20 @@ Napi::Value FindPortSocketsCall(Info info) {
   return array;
 }
 
-// (id, hints)
-Napi::Value FindSocketOwnerCall(Info info) {
-  const auto id = static_cast<std::uint64_t>(info[0].As<Napi::Number>().Int64Value());
-  const ProcessId pid = FindSocketOwner(id, Integers(info, 1));
-  return pid == 0 ? info.Env().Null() : Napi::Number::New(info.Env(), pid);
+// (ids, hints)
+Napi::Value FindSocketOwnersCall(Info info) {
+  const Napi::Env env = info.Env();
+  const auto numbers = info[0].As<Napi::Array>();
+  std::vector<std::uint64_t> ids;
+  for (std::uint32_t i = 0; i < numbers.Length(); i++) {
+    ids.push_back(static_cast<std::uint64_t>(Napi::Value(numbers[i]).As<Napi::Number>().Int64Value()));
+  }
+  const std::vector<ProcessId> owners = FindSocketOwners(ids, Integers(info, 1));
+  auto array = Napi::Array::New(env, owners.size());
+  for (std::uint32_t i = 0; i < owners.size(); i++) {
+    array[i] = owners[i] == 0 ? env.Null() : Napi::Number::New(env, owners[i]);
+  }
+  return array;
 }
 
 // (directory)
@@ -726,7 +743,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["identifyHost"] = Napi::Function::New<IdentifyHostCall>(env);
   exports["findLockHolders"] = Napi::Function::New<FindLockHoldersCall>(env);
   exports["findPortSockets"] = Napi::Function::New<FindPortSocketsCall>(env);
-  exports["findSocketOwner"] = Napi::Function::New<FindSocketOwnerCall>(env);
+  exports["findSocketOwners"] = Napi::Function::New<FindSocketOwnersCall>(env);
   exports["describeFilesystem"] = Napi::Function::New<DescribeFilesystemCall>(env);
   return exports;
 }

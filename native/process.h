@@ -1,6 +1,6 @@
-// What the kernel knows of processes: who they are, who holds a lock, who listens on a port.
+// What the kernel knows of processes: who they are, and who holds a lock.
 //
-// Nothing here takes a lock, writes, or connects anywhere: looking has no effect on what is looked at.
+// Nothing here takes a lock or writes anything: looking has no effect on what is looked at.
 #pragma once
 
 #include <cstdint>
@@ -40,28 +40,9 @@ struct LockEvidence {
   std::vector<ProcessId> holders;
 };
 
-// Who holds the lock on the file or directory at `path`. The processes in `hints` are looked at first; with
-// `first_only`, the search ends at the first holder.
-LockEvidence FindLockHolders(const std::string& path, const std::vector<ProcessId>& hints, bool first_only) noexcept;
-
-enum class PortUse {
-  kListening,
-  kBound,      // and neither listening nor connected; where the kernel shows those
-  kConnected,  // the local end of a live connection
-};
-
-struct PortSocket {
-  std::string address;
-  bool ipv6 = false;
-  bool v6only = false;
-  std::uint64_t id = 0;  // for FindSocketOwner; 0 where there is none
-};
-
-// The sockets that use `port` as their local port in this way. Listeners are found in microseconds; the others take the
-// kernel a walk through tables that have a size of their own, however few sockets there are.
-Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use) noexcept;
-
-// A process that has the socket open; 0 where none is visible to this user.
-ProcessId FindSocketOwner(std::uint64_t id, const std::vector<ProcessId>& hints) noexcept;
+// For each path, who holds the lock on the file or directory there. The processes in `hints` are looked at first; with
+// `first_only`, a search ends at the first holder. Many paths cost hardly more than one.
+std::vector<LockEvidence> FindLockHolders(const std::vector<std::string>& paths, const std::vector<ProcessId>& hints,
+                                          bool first_only) noexcept;
 
 }  // namespace gateway_lock

@@ -27,7 +27,7 @@ export function findPortOwner(host: string, port: number, hints: readonly number
   for (const use of ["listening", "bound", "connected"] as const) {
     const [socket] = socketsOn(host, port, use);
     if (socket === undefined) continue;
-    const pid = socket.id === 0 ? null : native().findSocketOwner(socket.id, hints);
+    const pid = native().findSocketOwners([socket.id], hints)[0] ?? null;
     return { use, listener: { pid, command: pid === null ? null : commandOf(pid) } };
   }
   return { use: null, listener: { pid: null, command: null } };

@@ -208,7 +208,7 @@ function findHolder(path: string): number | null {
   let holder = holders.get(path);
   if (holder === undefined) {
     if (holders.size === 0) setImmediate(() => holders.clear());
-    holder = native().findLockHolders(path, [], true).holders[0] ?? null;
+    holder = native().findLockHolders([path], [], true)[0]?.holders[0] ?? null;
     holders.set(path, holder);
   }
   return holder;

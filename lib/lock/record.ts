@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { dirname } from "node:path";
-import { isFailure, native } from "../native.ts";
+import { isFailure, type LockEvidence, native } from "../native.ts";
 import { checkPath, type Metadata } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
 
@@ -202,7 +202,9 @@ function readText(lockPath: string): string | null {
 export function readOwner(lockPath: string): OwnerReading {
   checkPath("lockPath", lockPath);
   const { record, torn } = readRecord(lockPath);
-  const { locked, holders } = native().findLockHolders(lockPath, record === null ? [] : [record.pid], false);
+  const hints = record === null ? [] : [record.pid];
+  const [evidence] = native().findLockHolders([lockPath], hints, false);
+  const { locked, holders } = evidence as LockEvidence; // one for each path
   return { record, torn, locked: locked === false && isShared(lockPath) ? null : locked, holders };
 }
 
