@@ -2,6 +2,7 @@
 
 import { constants } from "node:os";
 import { getSystemErrorMap } from "node:util";
+import { reachable } from "./listener/addresses.ts";
 import type { OwnerRecord } from "./lock/record.ts";
 import type { NativeFailure } from "./native.ts";
 
@@ -96,7 +97,7 @@ export class GatewayLockError extends Error {
 
 /** `scheme://host:port` as a person would type it: a wildcard is shown as its loopback, IPv6 stands in brackets. */
 export function formatUrl(scheme: string, host: string, port: number): string {
-  const shown = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
+  const shown = reachable(host);
   return `${scheme}://${shown.includes(":") ? `[${shown}]` : shown}:${port}`;
 }
 
@@ -217,6 +218,12 @@ const DESCRIPTIONS: Readonly<Record<string, string>> = { ENOLCK: "no locks avail
 /** What went wrong, in one line, for the end of a message. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** Fit for a terminal, in one line: what others have written may have control characters in it. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it takes out
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ");
 }
 
 /** The errno name of a system error, else `undefined`. */

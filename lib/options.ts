@@ -2,6 +2,12 @@
 
 import { inspect } from "node:util";
 import { parseAddress } from "./listener/addresses.ts";
+import {
+  DEFAULT_HEALTH_PATH,
+  DEFAULT_HEALTH_TIMEOUT,
+  type HealthOptions,
+  type ResolvedHealth,
+} from "./listener/health.ts";
 
 /** JSON that the user keeps in the owner record. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
@@ -137,19 +143,41 @@ function resolveEndpoints(given: ListenerOptions): Endpoints {
   };
 }
 
+/** @throws TypeError, RangeError */
+export function checkHealth(value: HealthOptions | undefined): ResolvedHealth {
+  const { path, timeout, check } = value === undefined ? {} : checkNames(value, ["path", "timeout", "check"], "health");
+  if (check !== undefined && typeof check !== "function") throw invalidType("health.check", "a function", check);
+  return {
+    path: path === undefined ? DEFAULT_HEALTH_PATH : checkRequestPath("health.path", path),
+    timeout: checkDeadline("health.timeout", timeout, DEFAULT_HEALTH_TIMEOUT),
+    check: check ?? null,
+  };
+}
+
+function checkRequestPath(name: string, value: unknown): string {
+  if (typeof value !== "string") throw invalidType(name, "a string", value);
+  if (!/^\/[!-~]*$/.test(value)) throw invalidValue(name, value, "must begin with '/' and be percent-encoded");
+  return value;
+}
+
+/** ms, more than 0: of what must end. */
+function checkDeadline(name: string, value: unknown, byDefault: number): number {
+  const ms = checkTimeout(name, value, byDefault);
+  if (ms === 0 || ms === Infinity) throw outOfRange(name, "more than 0 and finite", value);
+  return ms;
+}
+
 /** An options object has only known names, each at most once. */
-export function checkNames<T extends object>(
-  options: T,
-  known: readonly (keyof T & string)[],
-  argument = "options",
-): T {
+export function checkNames<T extends object>(options: T, known: readonly (keyof T & string)[], argument?: string): T {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw invalidType(argument, "an object", options);
+    throw invalidType(argument ?? "options", "an object", options);
   }
+  const prefix = argument === undefined ? "" : `${argument}.`;
   for (const name of Object.keys(options)) {
     if ((known as readonly string[]).includes(name)) continue;
     const nearest = [...known].sort((a, b) => distance(name, a) - distance(name, b))[0];
-    throw invalidValue(name, (options as Record<string, unknown>)[name], `is unknown; did you mean '${nearest}'?`);
+    const value = (options as Record<string, unknown>)[name];
+    throw invalidValue(prefix + name, value, `is unknown; did you mean '${prefix}${nearest}'?`);
   }
   return options;
 }

@@ -86,6 +86,12 @@ export function canonical(host: string): string {
   return parseAddress(host) ?? host;
 }
 
+/** Where a client on this host reaches who listens on `host`: a wildcard at its loopback. */
+export function reachable(host: string): string {
+  const address = canonical(host);
+  return address === ANY_V4 ? LOOPBACK_V4 : address === ANY_V6 ? LOOPBACK_V6 : address;
+}
+
 /** Whether a socket bound to `address` can receive what is sent to `host`, or keeps it from being bound. */
 export function overlaps(host: string, other: { address: string; family: "IPv4" | "IPv6"; v6only: boolean }): boolean {
   const mine = canonical(host);

@@ -1,9 +1,9 @@
 // Who has a port: first what the kernel's tables say, then a connection where they say nothing.
 
 import { connect } from "node:net";
-import type { PortListener } from "../errors.ts";
+import { type PortListener, printable } from "../errors.ts";
 import { isFailure, native, type PortSocket, type PortUse } from "../native.ts";
-import { canonical, overlaps } from "./addresses.ts";
+import { overlaps, reachable } from "./addresses.ts";
 
 /** The absolute deadline of a probe, in ms. */
 const PROBE_DEADLINE = 1000;
@@ -35,12 +35,7 @@ export function findPortOwner(host: string, port: number, hints: readonly number
 
 /** The command line, fit for a terminal. */
 function commandOf(pid: number): string | null {
-  const command = native()
-    .describeCommand(pid)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it takes out
-    .replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
-    .trim()
-    .slice(0, MAX_COMMAND_LENGTH);
+  const command = printable(native().describeCommand(pid)).trim().slice(0, MAX_COMMAND_LENGTH);
   return command === "" ? null : command;
 }
 
@@ -49,7 +44,7 @@ function commandOf(pid: number): string | null {
  * connecting: refused is free, no answer within a second is busy.
  */
 export async function isListening(host: string, port: number): Promise<boolean> {
-  const target = host === "0.0.0.0" ? "127.0.0.1" : canonical(host) === "::" ? "::1" : host;
+  const target = reachable(host);
   if (socketsOn(target, port, "listening").length > 0) return true;
   return await answers(target, port);
 }

@@ -111,10 +111,10 @@ interface Waiters {
 const waitersOf = new WeakMap<AbortSignal, Waiters>();
 
 /**
- * Calls back when `signal` aborts. One listener serves all who wait for a signal: Node warns of a leak when there are
+ * Calls back when `signal` aborts; not if it has already. One listener serves all who wait for a signal: Node warns of a leak when there are
  * more than ten (MaxListenersExceededWarning). Another listener can't keep it from being told (events.addAbortListener).
  */
-function onAbort(signal: AbortSignal | null, callback: () => void): () => void {
+export function onAbort(signal: AbortSignal | null, callback: () => void): () => void {
   if (signal === null) return () => {};
   const waiters = waitersOf.get(signal) ?? listenTo(signal);
   waiters.callbacks.add(callback);

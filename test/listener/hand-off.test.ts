@@ -1,8 +1,7 @@
 // The bound socket goes to a real server and back: any kind of server, many in a row, and never lets the port go.
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { Agent, createServer, get, type Server } from "node:http";
 import {
   connect as connectHttp2,
@@ -11,7 +10,6 @@ import {
 } from "node:http2";
 import { createServer as createHttpsServer, get as getHttps } from "node:https";
 import { connect, createServer as createNetServer, Server as NetServer, type Socket } from "node:net";
-import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import type { Gateway } from "../../lib/gateway.ts";
@@ -29,6 +27,7 @@ import {
   Rival,
   refusalOf,
   refusalToConnect,
+  selfSigned,
   stop,
   until,
 } from "../support/listener-tools.ts";
@@ -37,24 +36,6 @@ import { freePort, openDescriptors, temporaryDirectory } from "../support/tempor
 
 const itOnTwoHosts = itWhere(hasIPv6, "no IPv6");
 const HOSTS = ["127.0.0.1", "::1"];
-
-let certificate: { key: string; cert: string } | undefined;
-
-/** A self-signed certificate for this run. */
-function selfSigned(): { key: string; cert: string } {
-  if (certificate !== undefined) return certificate;
-  const directory = temporaryDirectory();
-  const [keyFile, certFile] = [join(directory, "key.pem"), join(directory, "cert.pem")];
-  execFileSync(
-    "openssl",
-    // biome-ignore format: one option a word
-    ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-      "-subj", "/CN=localhost", "-keyout", keyFile, "-out", certFile],
-    { stdio: "ignore" },
-  );
-  certificate = { key: readFileSync(keyFile, "utf8"), cert: readFileSync(certFile, "utf8") };
-  return certificate;
-}
 
 function addressOf(gateway: Gateway) {
   return { address: "127.0.0.1", family: "IPv4", port: gateway.port };

@@ -1,10 +1,11 @@
 // Claims, rivals and clients for the tests of ports: each is closed or reaped when its test ends.
 
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { get as httpGet } from "node:http";
 import { connect, createServer, type Server, type Socket, type TcpNetConnectOpts } from "node:net";
+import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { GatewayLockError } from "../../lib/errors.ts";
 import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
@@ -15,6 +16,24 @@ import { fixturePath, TestProcess } from "./processes.ts";
 import { temporaryDirectory } from "./temporary.ts";
 
 export const hasOpenssl: boolean = spawnSync("openssl", ["version"], { stdio: "ignore" }).status === 0;
+
+let certificate: { key: string; cert: string } | undefined;
+
+/** A self-signed certificate for this run. */
+export function selfSigned(): { key: string; cert: string } {
+  if (certificate !== undefined) return certificate;
+  const directory = temporaryDirectory();
+  const [keyFile, certFile] = [join(directory, "key.pem"), join(directory, "cert.pem")];
+  execFileSync(
+    "openssl",
+    // biome-ignore format: one option a word
+    ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+      "-subj", "/CN=localhost", "-keyout", keyFile, "-out", certFile],
+    { stdio: "ignore" },
+  );
+  certificate = { key: readFileSync(keyFile, "utf8"), cert: readFileSync(certFile, "utf8") };
+  return certificate;
+}
 
 /** A network namespace of our own in which IPv6 is off: what is started with it has 127.0.0.1 and nothing else. */
 export const WITHOUT_IPV6: readonly string[] = [
