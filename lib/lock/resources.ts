@@ -7,6 +7,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  opendirSync,
   readlinkSync,
   realpathSync,
   rmdirSync,
@@ -37,51 +38,86 @@ const DEFAULT_CONFIG = "gateway.json";
 const PROBE = ".gateway-lock-";
 const MAX_LINKS = 40; // as path_resolution(7)
 
+/** The options that say where the locks lie. */
+export type Placement = Pick<ResolvedOptions, "stateDir" | "configPath" | "lockDir" | "locks">;
+
+/**
+ * How the filesystem is asked. A contender makes what is missing, and refuses what can be no gateway's. An onlooker leaves
+ * everything as it is, and takes for real what it can't resolve: whatever is wrong there, no gateway has it.
+ */
+interface Ground {
+  directory(path: string): string;
+  config(path: string): string;
+  other(path: string): { readonly path: string; readonly isDirectory: boolean };
+  ignoresCase(directory: string): boolean;
+}
+
+const CONTENDER: Ground = {
+  directory: realDirectory,
+  config: (path) => realConfig(path, realDirectory),
+  other: realExisting,
+  ignoresCase,
+};
+
+const ONLOOKER: Ground = {
+  directory: nearestReal,
+  config: (path) => attempt(() => realConfig(path, nearestReal)) ?? nearestReal(path),
+  other: (path) => attempt(() => realExisting(path)) ?? { path: nearestReal(path), isDirectory: false },
+  ignoresCase: seemsToIgnoreCase,
+};
+
 /**
  * The resources in the order in which every contender locks them: state, config, the others by real path. Makes the
  * state directory, the config's directory and `lockDir` where they are missing, and nothing else.
  *
  * @throws GatewayLockError `LOCK_FAILED`
  */
-export function resolveResources(options: ResolvedOptions): readonly Resource[] {
+export function resolveResources(options: Placement): readonly Resource[] {
   try {
-    return resolveAll(options);
+    return resolveAll(options, CONTENDER);
   } catch (cause) {
     if (cause instanceof GatewayLockError) throw cause;
     throw lockFailed(resolve(options.stateDir), reasonOf(cause), cause);
   }
 }
 
-function resolveAll(options: ResolvedOptions): readonly Resource[] {
-  const stateDir = realDirectory(options.stateDir);
-  const lockDir = options.lockDir === null ? null : realDirectory(options.lockDir);
+/** The same resources for somebody who only looks: makes nothing, and does not throw for what is not there. */
+export function locateResources(options: Placement): readonly Resource[] {
+  return resolveAll(options, ONLOOKER);
+}
+
+function resolveAll(options: Placement, ground: Ground): readonly Resource[] {
+  const stateDir = ground.directory(options.stateDir);
+  const lockDir = options.lockDir === null ? null : ground.directory(options.lockDir);
   const stateLocks = lockDir ?? join(stateDir, LOCKS);
   const place = (path: string, isDirectory: boolean, role: Resource["role"]): Resource => {
     const home = lockDir ?? join(isDirectory ? path : dirname(path), LOCKS);
-    const name = lockName(path, isDirectory, lockDir !== null);
-    const fallback = role === "config" && home !== stateLocks ? join(stateLocks, hashedName(pathToHash(path))) : null;
+    const name = lockName(path, isDirectory, lockDir !== null, ground);
+    const needsFallback = role === "config" && home !== stateLocks;
+    const fallback = needsFallback ? join(stateLocks, hashedName(pathToHash(path, ground))) : null;
     return { role, path, isDirectory, lockDirectory: home, lockPath: join(home, name), fallbackLockPath: fallback };
   };
-  const others = options.locks.map(realExisting).sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
+  const others = options.locks.map(ground.other).sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
   const all = [
     place(stateDir, true, "state"),
-    place(realConfig(options.configPath ?? join(stateDir, DEFAULT_CONFIG)), false, "config"),
+    place(ground.config(options.configPath ?? join(stateDir, DEFAULT_CONFIG)), false, "config"),
     ...others.map(({ path, isDirectory }) => place(path, isDirectory, "other")),
   ];
   if (others.length === 0) return all; // a directory and a file: never one resource
   // The same resource twice is one lock, at its first place; also by two paths, through a bind mount.
-  const identities = all.map(identityOf);
+  const identities = all.map((resource) => identityOf(resource, ground));
   return all.filter((_, index) => identities.indexOf(identities[index] ?? "") === index);
 }
 
-function identityOf({ path, isDirectory }: Resource): string {
-  const { dev, ino } = statSync(isDirectory ? path : dirname(path), { bigint: true });
-  return isDirectory ? `${dev}:${ino}` : `${dev}:${ino}/${foldedName(path)}`;
+function identityOf({ path, isDirectory }: Resource, ground: Ground): string {
+  const stats = attempt(() => statSync(isDirectory ? path : dirname(path), { bigint: true }));
+  if (stats === null) return path;
+  return isDirectory ? `${stats.dev}:${stats.ino}` : `${stats.dev}:${stats.ino}/${foldedName(path, ground)}`;
 }
 
-function lockName(path: string, isDirectory: boolean, byRealPath: boolean): string {
-  if (!byRealPath) return isDirectory ? STATE_LOCK : hashedName(foldedName(path));
-  return isDirectory ? `gateway.state.${hash(pathToHash(path))}.lock` : hashedName(pathToHash(path));
+function lockName(path: string, isDirectory: boolean, byRealPath: boolean, ground: Ground): string {
+  if (!byRealPath) return isDirectory ? STATE_LOCK : hashedName(foldedName(path, ground));
+  return isDirectory ? `gateway.state.${hash(pathToHash(path, ground))}.lock` : hashedName(pathToHash(path, ground));
 }
 
 function hashedName(text: string): string {
@@ -93,19 +129,19 @@ function hash(text: string): string {
 }
 
 /** The real path, with its last part folded where its directory ignores case. */
-function pathToHash(path: string): string {
-  return path === "/" ? path : join(dirname(path), foldedName(path));
+function pathToHash(path: string, ground: Ground): string {
+  return path === "/" ? path : join(dirname(path), foldedName(path, ground));
 }
 
-function foldedName(path: string): string {
+function foldedName(path: string, ground: Ground): string {
   const name = basename(path);
-  return ignoresCase(dirname(path)) ? name.normalize("NFC").toLowerCase() : name;
+  return ground.ignoresCase(dirname(path)) ? name.normalize("NFC").toLowerCase() : name;
 }
 
 /**
- * Asks for a directory that is there by another spelling: ext4 can fold per directory, so the filesystem's type says
- * little, and a file may have the other spelling as a second hard link. The answer must not depend on what happens to
- * lie there, so where there is no `locks` yet, it is asked with a directory of our own.
+ * Asks for something that is there by another spelling: ext4 can fold per directory, so the filesystem's type says
+ * little. The answer must not depend on what happens to lie there, so where there is no `locks` yet, it is asked with a
+ * directory of our own.
  */
 function ignoresCase(directory: string): boolean {
   const known = isSameBySpelling(directory, LOCKS);
@@ -127,12 +163,36 @@ function ignoresCase(directory: string): boolean {
   }
 }
 
-/** `null` where there is no such directory. */
+/**
+ * What can be told without making anything: by `locks`, else by whatever else lies there. An empty directory has no lock
+ * files, so a guess is enough; on ext4 it folds as the one it was made in does (ext4(5), casefold).
+ */
+function seemsToIgnoreCase(directory: string): boolean {
+  const known = attempt(() => isSameBySpelling(directory, LOCKS)) ?? attempt(() => firstAnswer(directory));
+  if (known !== null) return known;
+  const parent = dirname(directory);
+  return parent !== directory && seemsToIgnoreCase(parent);
+}
+
+function firstAnswer(directory: string): boolean | null {
+  const entries = opendirSync(directory);
+  try {
+    for (let entry = entries.readSync(); entry !== null; entry = entries.readSync()) {
+      const answer = isSameBySpelling(directory, entry.name);
+      if (answer !== null) return answer;
+    }
+    return null;
+  } finally {
+    entries.closeSync();
+  }
+}
+
+/** `null` where there is no such name, or it proves nothing: a file may have the other spelling as a second hard link. */
 function isSameBySpelling(directory: string, name: string): boolean | null {
-  const other = name === name.toLowerCase() ? name.toUpperCase() : name.toLowerCase();
+  const other = name.replace(/[a-z]/gi, (letter) => (letter < "a" ? letter.toLowerCase() : letter.toUpperCase()));
   const options = { bigint: true, throwIfNoEntry: false } as const;
   const here = lstatSync(join(directory, name), options);
-  if (here?.isDirectory() !== true) return null;
+  if (other === name || here === undefined || (!here.isDirectory() && here.nlink !== 1n)) return null;
   const there = lstatSync(join(directory, other), options);
   return there !== undefined && here.dev === there.dev && here.ino === there.ino;
 }
@@ -180,7 +240,7 @@ function realExisting(path: string): { path: string; isDirectory: boolean } {
 }
 
 /** The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target. */
-function realConfig(path: string): string {
+function realConfig(path: string, directoryAt: Ground["directory"]): string {
   let current = resolve(path);
   for (let links = 0; links <= MAX_LINKS; links++) {
     try {
@@ -190,12 +250,28 @@ function realConfig(path: string): string {
     } catch (cause) {
       if (codeOf(cause) !== "ENOENT") throw lockFailed(current, reasonOf(cause), cause);
     }
-    const directory = realDirectory(dirname(current));
+    const directory = directoryAt(dirname(current));
     const target = lstatSync(current, { throwIfNoEntry: false })?.isSymbolicLink() ? readlinkSync(current) : null;
     if (target === null) return join(directory, basename(current));
     current = resolve(directory, target);
   }
   throw lockFailed(resolve(path), "too many symbolic links");
+}
+
+/** The real path as far as there is one. */
+function nearestReal(path: string): string {
+  const whole = resolve(path);
+  const parent = dirname(whole);
+  const real = attempt(() => realpathSync.native(whole));
+  return real ?? (parent === whole ? whole : join(nearestReal(parent), basename(whole)));
+}
+
+function attempt<T>(action: () => T): T | null {
+  try {
+    return action();
+  } catch {
+    return null;
+  }
 }
 
 /** Whether this user could make files in `directory`. */

@@ -13,7 +13,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { expect } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
-import { resolveResources } from "../../lib/lock/resources.ts";
+import { locateResources, resolveResources } from "../../lib/lock/resources.ts";
 import { type GatewayOptions, resolveGatewayOptions } from "../../lib/options.ts";
 import { hasFlockCommand, isLinux, itWhere } from "../support/capabilities.ts";
 import { flockCommandGets } from "../support/locks.ts";
@@ -225,4 +225,51 @@ it("refuses `locks` that is a symbolic link or a file, and leaves it and its tar
     expect(readdirSync(stateDir)).toEqual(["locks"]);
   }
   expect(readdirSync(elsewhere)).toEqual([]);
+});
+
+/** All that is there, and when it was last changed. */
+function changesIn(directory: string): string[] {
+  return [".", ...readdirSync(directory, { recursive: true, encoding: "utf8" })].sort().map((name) => {
+    const { mtimeNs, ctimeNs } = lstatSync(join(directory, name), { bigint: true });
+    return `${name} ${mtimeNs} ${ctimeNs}`;
+  });
+}
+
+it("tells somebody who only looks the same paths, and makes nothing, whatever is there and whatever is missing", async () => {
+  const base = temporaryDirectory();
+  const [state, workspace] = [join(base, "state"), join(base, "workspace")];
+  for (const directory of [workspace, join(base, "real")]) mkdirSync(directory);
+  writeFileSync(join(base, "file"), "");
+  symlinkSync("real/my.json", join(base, "dangling"));
+  symlinkSync("real", join(base, "link"));
+  const layouts: GatewayOptions[] = [
+    { stateDir: state },
+    { stateDir: join(base, "link", "below", "state") },
+    { stateDir: state, configPath: join(base, "missing", "My.json") },
+    { stateDir: state, configPath: join(base, "dangling"), locks: [workspace, join(base, "file"), join(base, "link")] },
+    { stateDir: state, lockDir: join(base, "missing-locks"), locks: [workspace, workspace] },
+    { stateDir: join(base, "link"), configPath: join(base, "link", "Any.json"), lockDir: join(base, "link") },
+  ];
+  for (const options of layouts) {
+    const before = changesIn(base);
+    const located = locateResources(resolveGatewayOptions(options));
+    expect(changesIn(base)).toEqual(before);
+    expect(located).toEqual(resolveResources(resolveGatewayOptions(options)));
+    const gateway = await acquire(options);
+    expect(locateResources(resolveGatewayOptions(options))).toEqual(located);
+    await gateway.close();
+  }
+});
+
+it("gives somebody who only looks paths even where no gateway could be", () => {
+  const base = temporaryDirectory();
+  const [file, loop] = [join(base, "file"), join(base, "loop")];
+  writeFileSync(file, "");
+  symlinkSync(loop, loop);
+  const locate = (options: GatewayOptions) =>
+    locateResources(resolveGatewayOptions(options)).map(({ lockPath }) => lockPath);
+
+  expect(locate({ stateDir: join(file, "below") })[0]).toBe(join(file, "below", "locks", STATE_LOCK));
+  expect(locate({ stateDir: loop, configPath: loop })).toHaveLength(2);
+  expect(locate({ stateDir: base, configPath: base, locks: [join(base, "missing"), "/dev/null"] })).toHaveLength(4);
 });
