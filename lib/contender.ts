@@ -3,11 +3,10 @@
 import { constants } from "node:os";
 import type { Chronicle } from "./diagnostics.ts";
 import { alreadyListening, alreadyRunning, type GatewayLockError, systemError } from "./errors.ts";
-import { parseAddress } from "./listener/addresses.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { type FileLock, waitForLock } from "./lock/file-lock.ts";
 import { LockSet, type Refusal } from "./lock/lock-set.ts";
-import { livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
+import { endpointOf, livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
 import { type Resource, resolveResources } from "./lock/resources.ts";
 import { pause } from "./lock/wait.ts";
 import { LOCK_SYSCALL, native } from "./native.ts";
@@ -139,17 +138,4 @@ export async function refuseUnlockedOwner(locks: LockSet, { scheme }: ResolvedOp
     );
     throw alreadyListening(endpoint, { cause, lockPath, owner, listener });
   }
-}
-
-interface Endpoint {
-  readonly scheme: string;
-  readonly host: string;
-  readonly port: number;
-}
-
-/** Where a record's owner listens. What stands in the file is checked: it goes into messages and a connection. */
-function endpointOf({ host, port, url }: OwnerRecord, scheme: Scheme): Endpoint | null {
-  if (port === null || port === 0) return null;
-  const [, recorded = scheme] = /^(wss?|https?):\/\//.exec(url ?? "") ?? [];
-  return { scheme: recorded, host: parseAddress(host ?? "") ?? "127.0.0.1", port };
 }

@@ -5,10 +5,13 @@ export type { GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from
 export { EXIT, GatewayLockError } from "./errors.ts";
 export type { CloseOptions, Gateway } from "./gateway.ts";
 export { acquireGateway } from "./gateway.ts";
+export type { GatewayReport, GatewayVerdict, ListenerReport } from "./inspect/report.ts";
+export { inspectGateway } from "./inspect/status.ts";
 export type { ClaimedAddress, ExclusiveListener, SkippedAddress } from "./listener/exclusive-listener.ts";
 export { bindExclusive } from "./listener/exclusive-listener.ts";
+export type { HealthOptions, HealthReport, HealthTarget } from "./listener/health.ts";
 export type { FileLock, LockOptions, TryLockOptions } from "./lock/file-lock.ts";
 export { lockFile, tryLockFile } from "./lock/file-lock.ts";
 export type { OwnerReading, OwnerRecord, Phase, Supervisor } from "./lock/record.ts";
 export { readOwner } from "./lock/record.ts";
-export type { GatewayOptions, JsonValue, ListenerOptions, Metadata, Scheme } from "./options.ts";
+export type { GatewayOptions, InspectOptions, JsonValue, ListenerOptions, Metadata, Scheme } from "./options.ts";

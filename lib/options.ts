@@ -52,6 +52,16 @@ export interface GatewayOptions {
   handover?: true | { onHandover?(): Promise<void> } | undefined;
 }
 
+/** Which gateway is looked at: the options of `acquireGateway` as they are. Those that say nothing about that are of no effect. */
+export interface InspectOptions extends GatewayOptions {
+  /** Where the gateway listens; its record tells that too. Default: what the record says, else 18789. */
+  port?: number | undefined;
+  /** How the gateway is asked whether it is well. */
+  health?: HealthOptions | undefined;
+  /** A gateway that does not prove to be well counts as a failure. Default: false. */
+  requireHealth?: boolean | undefined;
+}
+
 /** What `bindExclusive` takes. */
 export type ListenerOptions = Pick<GatewayOptions, "host" | "port" | "backlog">;
 
@@ -64,12 +74,24 @@ export interface Endpoints {
   readonly loopbackGuard: boolean;
 }
 
-/** The options of `acquireGateway`, complete. */
-export interface ResolvedOptions extends Endpoints {
+/** The options that decide where the locks lie, complete. */
+export interface Placement {
   readonly stateDir: string;
   readonly configPath: string | null;
   readonly lockDir: string | null;
   readonly locks: readonly string[];
+}
+
+/** The options of `inspectGateway`, complete. */
+export interface ResolvedInspection extends Placement, Pick<Endpoints, "hosts" | "scheme" | "loopbackGuard"> {
+  /** `null`: not given. */
+  readonly port: number | null;
+  readonly health: ResolvedHealth;
+  readonly requireHealth: boolean;
+}
+
+/** The options of `acquireGateway`, complete. */
+export interface ResolvedOptions extends Placement, Endpoints {
   readonly timeout: number;
   readonly signal: AbortSignal | null;
   readonly metadata: Metadata;
@@ -77,7 +99,7 @@ export interface ResolvedOptions extends Endpoints {
 }
 
 export const MAX_METADATA_BYTES = 2048;
-const DEFAULT_PORT = 18789;
+export const DEFAULT_PORT = 18789;
 const DEFAULT_HOST = "127.0.0.1";
 const DEFAULT_BACKLOG = 511;
 const MAX_BACKLOG = 2 ** 31 - 1;
@@ -100,6 +122,7 @@ const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
   "allowNetworkFilesystem",
   "handover",
 ];
+const INSPECT_OPTIONS: readonly (keyof InspectOptions)[] = [...GATEWAY_OPTIONS, "health", "requireHealth"];
 const LISTENER_OPTIONS: readonly (keyof ListenerOptions)[] = ["host", "port", "backlog"];
 
 /**
@@ -116,16 +139,38 @@ export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions 
   }
   return {
     ...resolveEndpoints(given),
+    ...resolveIdentity(given),
+    timeout: checkTimeout("timeout", given.timeout, 0),
+    signal: checkSignal(given.signal),
+    metadata: given.metadata === undefined ? {} : checkMetadata(given.metadata),
+    allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", given.allowNetworkFilesystem, false),
+  };
+}
+
+/**
+ * `more` are the names of options that the caller checks itself.
+ *
+ * @throws TypeError, RangeError
+ */
+export function resolveInspectOptions(options: InspectOptions, more: readonly string[] = []): ResolvedInspection {
+  const given = checkNames(options, [...INSPECT_OPTIONS, ...(more as typeof INSPECT_OPTIONS)]);
+  return {
+    ...resolveIdentity(given),
+    hosts: checkHosts(given.host === undefined ? DEFAULT_HOST : given.host),
+    port: given.port === undefined ? null : checkPort("port", given.port),
+    health: checkHealth(given.health),
+    requireHealth: checkBoolean("requireHealth", given.requireHealth, false),
+  };
+}
+
+function resolveIdentity(given: GatewayOptions): Placement & Pick<Endpoints, "scheme" | "loopbackGuard"> {
+  return {
     scheme: given.scheme === undefined ? "ws" : checkScheme(given.scheme),
     loopbackGuard: checkBoolean("loopbackGuard", given.loopbackGuard, true),
     stateDir: checkPath("stateDir", given.stateDir),
     configPath: given.configPath === undefined ? null : checkPath("configPath", given.configPath),
     lockDir: given.lockDir === undefined ? null : checkPath("lockDir", given.lockDir),
     locks: given.locks === undefined ? [] : checkArray("locks", given.locks, checkPath),
-    timeout: checkTimeout("timeout", given.timeout, 0),
-    signal: checkSignal(given.signal),
-    metadata: given.metadata === undefined ? {} : checkMetadata(given.metadata),
-    allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", given.allowNetworkFilesystem, false),
   };
 }
 

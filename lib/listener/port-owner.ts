@@ -15,6 +15,8 @@ function socketsOn(host: string, port: number, use: PortUse): PortSocket[] {
   return isFailure(found) ? [] : found.filter((socket) => overlaps(host, socket));
 }
 
+const NOBODY: PortListener = { pid: null, command: null };
+
 /** What is known of the process that keeps others off `host`:`port`. */
 export interface PortOwner {
   /** What its socket does there; `null` where the kernel shows none. */
@@ -27,10 +29,44 @@ export function findPortOwner(host: string, port: number, hints: readonly number
   for (const use of ["listening", "bound", "connected"] as const) {
     const [socket] = socketsOn(host, port, use);
     if (socket === undefined) continue;
-    const pid = native().findSocketOwners([socket.id], hints)[0] ?? null;
-    return { use, listener: { pid, command: pid === null ? null : commandOf(pid) } };
+    const [listener] = ownersOf([socket], hints);
+    return { use, listener: listener ?? NOBODY };
   }
-  return { use: null, listener: { pid: null, command: null } };
+  return { use: null, listener: NOBODY };
+}
+
+/** A socket that listens. */
+export interface SeenListener extends PortListener {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** Everybody who listens on `port` and could get what is sent to one of `hosts`. The processes in `hints` are looked at first. */
+export async function findListeners(
+  hosts: Iterable<string>,
+  port: number,
+  hints: readonly number[],
+): Promise<SeenListener[]> {
+  const found = native().findPortSockets(port, "listening");
+  if (isFailure(found)) return await askForListeners(hosts, port);
+  const sockets = found.filter((socket) => [...hosts].some((host) => overlaps(host, socket)));
+  const owners = ownersOf(sockets, hints);
+  return sockets.map(({ address }, index) => ({ address, port, ...(owners[index] ?? NOBODY) }));
+}
+
+/** Where the kernel's tables can't be read. */
+async function askForListeners(hosts: Iterable<string>, port: number): Promise<SeenListener[]> {
+  const listeners: SeenListener[] = [];
+  for (const host of hosts)
+    if (await answers(reachable(host), port)) listeners.push({ address: host, port, pid: null, command: null });
+  return listeners;
+}
+
+function ownersOf(sockets: readonly PortSocket[], hints: readonly number[]): PortListener[] {
+  const ids = sockets.map(({ id }) => id);
+  return native()
+    .findSocketOwners(ids, hints)
+    .map((pid) => ({ pid, command: pid === null ? null : commandOf(pid) }));
 }
 
 /** The command line, fit for a terminal. */

@@ -7,8 +7,9 @@
 import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { dirname } from "node:path";
+import { parseAddress } from "../listener/addresses.ts";
 import { isFailure, type LockEvidence, native } from "../native.ts";
-import { checkPath, type Metadata } from "../options.ts";
+import { checkPath, type Metadata, type Scheme } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
 
 export type Phase = "starting" | "listening" | "ready" | "stopping";
@@ -202,10 +203,31 @@ function readText(lockPath: string): string | null {
 export function readOwner(lockPath: string): OwnerReading {
   checkPath("lockPath", lockPath);
   const { record, torn } = readRecord(lockPath);
-  const hints = record === null ? [] : [record.pid];
-  const [evidence] = native().findLockHolders([lockPath], hints, false);
-  const { locked, holders } = evidence as LockEvidence; // one for each path
-  return { record, torn, locked: locked === false && isShared(lockPath) ? null : locked, holders };
+  const [evidence] = lockEvidence([lockPath], record === null ? [] : [record.pid]);
+  return { record, torn, ...(evidence as LockEvidence) }; // one for each path
+}
+
+export interface Endpoint {
+  readonly scheme: string;
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Where a record's owner listens. What stands in the file is checked: it goes into messages and a connection. */
+export function endpointOf({ host, port, url }: OwnerRecord, scheme: Scheme): Endpoint | null {
+  if (port === null || port === 0) return null;
+  const [, recorded = scheme] = /^(wss?|https?):\/\//.exec(url ?? "") ?? [];
+  return { scheme: recorded, host: parseAddress(host ?? "") ?? "127.0.0.1", port };
+}
+
+/** For each of these files and directories, whether somebody has the lock on it, and who. The processes in `hints` are looked at first. */
+export function lockEvidence(paths: readonly string[], hints: readonly number[]): LockEvidence[] {
+  return native()
+    .findLockHolders(paths, hints, false)
+    .map(({ locked, holders }, index) => {
+      const isUncertain = locked === false && isShared(paths[index] ?? "");
+      return { locked: isUncertain ? null : locked, holders };
+    });
 }
 
 /** Whether another host could hold a lock here that this kernel does not know. */

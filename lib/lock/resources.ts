@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { codeOf, GatewayLockError, lockFailed, reasonOf } from "../errors.ts";
-import type { ResolvedOptions } from "../options.ts";
+import type { Placement } from "../options.ts";
 
 /** Something that one gateway alone may use, and the lock file that stands for it. */
 export interface Resource {
@@ -37,9 +37,6 @@ const DEFAULT_CONFIG = "gateway.json";
 /** What a directory is called that is made for an instant, to find something out. */
 const PROBE = ".gateway-lock-";
 const MAX_LINKS = 40; // as path_resolution(7)
-
-/** The options that say where the locks lie. */
-export type Placement = Pick<ResolvedOptions, "stateDir" | "configPath" | "lockDir" | "locks">;
 
 /**
  * How the filesystem is asked. A contender makes what is missing, and refuses what can be no gateway's. An onlooker leaves

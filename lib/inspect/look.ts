@@ -1,0 +1,153 @@
+// What can be seen of a gateway without touching it: its locks and their holders, the record, and who listens on its port.
+//
+// A look is not one moment: processes come and go while they are looked through. So a picture counts only once a second
+// look has shown the same, unless it proves itself.
+
+import { targetsFor } from "../listener/addresses.ts";
+import { findListeners, type SeenListener } from "../listener/port-owner.ts";
+import {
+  type Endpoint,
+  endpointOf,
+  type Liveness,
+  livenessOf,
+  lockEvidence,
+  type OwnerRecord,
+  readRecord,
+} from "../lock/record.ts";
+import { locateResources, type Resource } from "../lock/resources.ts";
+import { pause } from "../lock/wait.ts";
+import type { LockEvidence } from "../native.ts";
+import { DEFAULT_PORT, type ResolvedInspection } from "../options.ts";
+
+/** A lock file, or a directory that is locked itself. */
+export interface SeenLock {
+  readonly resource: Resource;
+  readonly path: string;
+  readonly isFile: boolean;
+  readonly record: OwnerRecord | null;
+  readonly torn: boolean;
+  readonly locked: boolean | null;
+  readonly holders: readonly number[];
+}
+
+export interface Picture {
+  /** In lock order; a directory before its file, the config's fallback after the place where it belongs. */
+  readonly locks: readonly SeenLock[];
+  /** True if any of them is held. */
+  readonly locked: boolean | null;
+  readonly holders: readonly number[];
+  /** The record of a lock that is held, else one that was left. */
+  readonly owner: OwnerRecord | null;
+  /** `null` without a record. */
+  readonly liveness: Liveness | null;
+  /** Where the record says that its owner listens. */
+  readonly endpoint: Endpoint | null;
+  readonly listeners: readonly SeenListener[];
+  /** False: two looks in a row have never shown the same. */
+  readonly isSettled: boolean;
+}
+
+/** Pauses between looks. After a moment that long, the next look counts. ms */
+const PAUSES: readonly number[] = [2, 5, 10, 20, 40, 80, 160, 160];
+/** What sounds an alarm must have lasted. ms */
+const ALARM = 20;
+/** A process that is dying shows no descriptors any more, and may still have a lock or a port. ms */
+const DYING = 100;
+
+/** Looks until two looks in a row agree, a bounded number of times. */
+export async function look(options: ResolvedInspection, signal: AbortSignal | null = null): Promise<Picture> {
+  let picture = await lookOnce(options);
+  for (const ms of PAUSES) {
+    if (provesItself(picture)) return picture;
+    await pause(Math.max(ms, requiredCalm(picture)), signal);
+    const next = await lookOnce(options);
+    if (agree(picture, next)) return next;
+    picture = next;
+  }
+  return { ...picture, isSettled: provesItself(picture) };
+}
+
+async function lookOnce(options: ResolvedInspection): Promise<Picture> {
+  const locks = lookAtLocks(locateResources(options));
+  const locked = locks.some((lock) => lock.locked) ? true : locks.some((lock) => lock.locked === null) ? null : false;
+  const holders = [...new Set(locks.flatMap((lock) => lock.holders))].sort((a, b) => a - b);
+  const owner = ownerOf(locks);
+  const liveness = owner === null ? null : livenessOf(owner);
+  const endpoint = owner === null ? null : endpointOf(owner, options.scheme);
+  const hints = owner === null ? holders : [...holders, owner.pid];
+  const listeners: SeenListener[] = [];
+  const isCurrent = locked !== false || liveness === "alive";
+  for (const [port, hosts] of placesToLook(options, owner, endpoint, isCurrent))
+    listeners.push(...(await findListeners(hosts, port, hints)));
+  return { locks, locked, holders, owner, liveness, endpoint, listeners, isSettled: true };
+}
+
+function lookAtLocks(resources: readonly Resource[]): SeenLock[] {
+  const places = resources.flatMap((resource) => {
+    const { path, isDirectory, lockPath, fallbackLockPath } = resource;
+    const files = fallbackLockPath === null ? [lockPath] : [lockPath, fallbackLockPath];
+    return [
+      ...(isDirectory ? [{ resource, path, isFile: false, record: null, torn: false }] : []),
+      ...files.map((file) => ({ resource, path: file, isFile: true, ...readRecord(file) })),
+    ];
+  });
+  const hints = [...new Set(places.flatMap(({ record }) => (record === null ? [] : [record.pid])))];
+  const paths = places.map(({ path }) => path);
+  const evidence = lockEvidence(paths, hints);
+  return places.map((place, index) => ({ ...place, ...(evidence[index] as LockEvidence) })); // one for each path
+}
+
+/** A directory that is held speaks for its file, which may just be about to be restored. */
+function ownerOf(locks: readonly SeenLock[]): OwnerRecord | null {
+  const held = new Set(locks.filter(({ locked }) => locked).map(({ resource }) => resource));
+  const records = locks.filter(({ record }) => record !== null);
+  const best =
+    records.find(({ locked }) => locked) ??
+    records.find(({ resource }) => held.has(resource)) ??
+    records.find(({ locked }) => locked === null) ??
+    records[0];
+  return best?.record ?? null;
+}
+
+/** Hosts by port: where the record's owner is, or was; and the port that was asked for, or the usual one. */
+function placesToLook(
+  { port, hosts, loopbackGuard }: ResolvedInspection,
+  owner: OwnerRecord | null,
+  endpoint: Endpoint | null,
+  isCurrent: boolean,
+): Map<number, Set<string>> {
+  const places = new Map<number, Set<string>>();
+  const add = (at: number, on: readonly string[]) => {
+    const targets = targetsFor(on, loopbackGuard).map(({ host }) => host);
+    places.set(at, new Set([...(places.get(at) ?? []), ...targets]));
+  };
+  if (endpoint !== null && (isCurrent || port === null)) add(endpoint.port, [endpoint.host]);
+  // A record with port 0 says that the kernel will choose one.
+  const wanted = port ?? (owner?.port == null ? DEFAULT_PORT : endpoint?.port);
+  if (wanted) add(wanted, hosts);
+  return places;
+}
+
+/** Held, and every listener is a holder, the recorded owner among them: that can't be put together from different moments. */
+function provesItself({ locked, holders, owner, listeners }: Picture): boolean {
+  const isHolder = (pid: number | null | undefined) => holders.includes(pid ?? -1);
+  return locked === true && isHolder(owner?.pid) && listeners.length > 0 && listeners.every(({ pid }) => isHolder(pid));
+}
+
+function requiredCalm({ locked, holders, owner, listeners }: Picture): number {
+  const isHidden = listeners.some(({ pid }) => pid === null) || (locked === true && holders.length === 0);
+  if (isHidden && owner !== null) return DYING;
+  return listeners.some(({ pid }) => !holders.includes(pid ?? -1)) ? ALARM : 0;
+}
+
+function agree(one: Picture, other: Picture): boolean {
+  return keyOf(one) === keyOf(other);
+}
+
+/** What must not change between two looks. */
+export function keyOf({ locks, locked, owner, listeners }: Picture): string {
+  const holders = locks.map((lock) => [lock.path, lock.locked, [...lock.holders].sort()]);
+  const record = owner && [owner.pid, owner.startTime, owner.ownerId, owner.host, owner.port, owner.phase];
+  const sockets = listeners.map(({ address, port, pid }) => `${address} ${port} ${pid}`).sort();
+  return JSON.stringify([holders, locked, record, sockets]);
+}

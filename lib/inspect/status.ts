@@ -1,0 +1,46 @@
+// The state of a gateway, from outside: what the kernel, the record, the port and the health probe say, and what follows.
+
+import { formatUrl } from "../errors.ts";
+import { examine, type Probe } from "../listener/health.ts";
+import { type InspectOptions, type ResolvedInspection, resolveInspectOptions } from "../options.ts";
+import { keyOf, look, type Picture } from "./look.ts";
+import type { GatewayReport } from "./report.ts";
+import { judge, strangersIn } from "./verdict.ts";
+
+export type { InspectOptions } from "../options.ts";
+
+/** How often a gateway that seems unwell is looked at again, because it may just have made way for another one. */
+const MAX_ROUNDS = 3;
+
+/**
+ * Says whether a gateway runs, who it is and how it is, and what to do about it. It only reads: it takes no lock, makes and
+ * deletes nothing, and sends no signal. A gateway that has its lock and listens is asked whether it is well, by one HTTP request.
+ *
+ * The port is the one of the record, whichever was given; `port` is looked at too where it is given, and 18789 where there is no
+ * record. What can't be seen by this user makes the verdict `unknown`, never `free`.
+ *
+ * @throws TypeError, RangeError: bad options. Error `ERR_GATEWAY_LOCK_ADDON`
+ */
+export async function inspectGateway(options: InspectOptions): Promise<GatewayReport> {
+  return await inspect(resolveInspectOptions(options));
+}
+
+export async function inspect(options: ResolvedInspection, signal: AbortSignal | null = null): Promise<GatewayReport> {
+  let picture = await look(options, signal);
+  for (let round = 1; ; round++) {
+    const health = await ask(picture, options, signal);
+    if (health === null || health.ok || round === MAX_ROUNDS) return judge(picture, health, options);
+    const after = await look(options, signal);
+    if (keyOf(after) === keyOf(picture)) return judge(picture, health, options);
+    picture = after;
+  }
+}
+
+/** Nobody is asked whose answer would prove nothing: a stranger on the port, or whoever is there while the lock is free. */
+async function ask(picture: Picture, options: ResolvedInspection, signal: AbortSignal | null): Promise<Probe | null> {
+  const { owner, endpoint, locked, listeners } = picture;
+  if (owner === null || endpoint === null || locked === false || strangersIn(picture).length > 0) return null;
+  if (!listeners.some(({ port }) => port === endpoint.port)) return null;
+  const url = formatUrl(endpoint.scheme, endpoint.host, endpoint.port);
+  return await examine(url, owner, options.health, signal);
+}
