@@ -1,6 +1,7 @@
 // Options, checked once, at the edge: what comes out of here is complete and needs no second look.
 
 import { inspect } from "node:util";
+import type { GatewayReport } from "./inspect/report.ts";
 import { parseAddress } from "./listener/addresses.ts";
 import {
   DEFAULT_HEALTH_PATH,
@@ -60,6 +61,35 @@ export interface InspectOptions extends GatewayOptions {
   health?: HealthOptions | undefined;
   /** A gateway that does not prove to be well counts as a failure. Default: false. */
   requireHealth?: boolean | undefined;
+}
+
+/** What `waitForGateway` takes. */
+export interface WaitOptions extends InspectOptions {
+  /**
+   * `free`: nobody holds a lock of it; a stranger on its port does not count, an older gateway that takes no lock does.
+   * `ready`: it has its lock, listens, and says that it is ready, in its record or by an answer to the health probe.
+   */
+  for: "free" | "ready";
+  /** ms. Default: `Infinity`. */
+  timeout?: number | undefined;
+  /** Ends the wait; the promise then rejects with `signal.reason`. */
+  signal?: AbortSignal | undefined;
+  /** Is told of what is there at first, and of each change. For `free`, nobody is asked whether it is well. */
+  onChange?: ((report: GatewayReport) => void) | undefined;
+}
+
+/** What `stopGateway` takes. */
+export interface StopOptions extends InspectOptions {
+  /** SIGKILL for whoever has not gone by the timeout, and for an owner who is known by the kernel alone. Default: false. */
+  force?: boolean | undefined;
+  /** The process that is meant. With `force` it may be one that holds no lock, but listens on the port. */
+  pid?: number | undefined;
+  /** How long SIGTERM may take, in ms. Default: 10000. */
+  timeout?: number | undefined;
+  /** Ends the wait; the promise then rejects with `signal.reason`. What was sent stays sent. */
+  signal?: AbortSignal | undefined;
+  /** Is told what is done, in words. */
+  onProgress?: ((text: string) => void) | undefined;
 }
 
 /** What `bindExclusive` takes. */
@@ -161,6 +191,63 @@ export function resolveInspectOptions(options: InspectOptions, more: readonly st
     health: checkHealth(given.health),
     requireHealth: checkBoolean("requireHealth", given.requireHealth, false),
   };
+}
+
+export interface ResolvedWait extends ResolvedInspection {
+  readonly goal: WaitOptions["for"];
+  readonly timeout: number;
+  readonly signal: AbortSignal | null;
+  readonly onChange: WaitOptions["onChange"];
+}
+
+/** @throws TypeError, RangeError */
+export function resolveWaitOptions(options: WaitOptions): ResolvedWait {
+  const inspection = resolveInspectOptions(options, ["for", "onChange"]);
+  if (options.for !== "free" && options.for !== "ready")
+    throw invalidValue("for", options.for, "must be one of 'free', 'ready'");
+  return {
+    ...inspection,
+    goal: options.for,
+    timeout: checkTimeout("timeout", options.timeout, Infinity),
+    signal: checkSignal(options.signal),
+    onChange: checkCallback("onChange", options.onChange),
+  };
+}
+
+export interface ResolvedStop extends ResolvedInspection {
+  readonly force: boolean;
+  readonly pid: number | null;
+  readonly timeout: number;
+  readonly signal: AbortSignal | null;
+  readonly onProgress: StopOptions["onProgress"];
+}
+
+const STOP_TIMEOUT = 10_000; // ms
+const MAX_PID = 2 ** 31 - 1;
+
+/** @throws TypeError, RangeError */
+export function resolveStopOptions(options: StopOptions): ResolvedStop {
+  const inspection = resolveInspectOptions(options, ["force", "pid", "onProgress"]);
+  return {
+    ...inspection,
+    force: checkBoolean("force", options.force, false),
+    pid: options.pid === undefined ? null : checkPid(options.pid),
+    timeout: checkTimeout("timeout", options.timeout, STOP_TIMEOUT),
+    signal: checkSignal(options.signal),
+    onProgress: checkCallback("onProgress", options.onProgress),
+  };
+}
+
+function checkPid(value: unknown): number {
+  if (typeof value !== "number") throw invalidType("pid", "a number", value);
+  if (!Number.isInteger(value) || value < 1 || value > MAX_PID)
+    throw outOfRange("pid", `an integer from 1 to ${MAX_PID}`, value);
+  return value;
+}
+
+function checkCallback<T>(name: string, value: T): T {
+  if (value !== undefined && typeof value !== "function") throw invalidType(name, "a function", value);
+  return value;
 }
 
 function resolveIdentity(given: GatewayOptions): Placement & Pick<Endpoints, "scheme" | "loopbackGuard"> {

@@ -37,7 +37,11 @@ export async function inspect(options: ResolvedInspection, signal: AbortSignal |
 }
 
 /** Nobody is asked whose answer would prove nothing: a stranger on the port, or whoever is there while the lock is free. */
-async function ask(picture: Picture, options: ResolvedInspection, signal: AbortSignal | null): Promise<Probe | null> {
+export async function ask(
+  picture: Picture,
+  options: ResolvedInspection,
+  signal: AbortSignal | null,
+): Promise<Probe | null> {
   const { owner, endpoint, locked, listeners } = picture;
   if (owner === null || endpoint === null || locked === false || strangersIn(picture).length > 0) return null;
   if (!listeners.some(({ port }) => port === endpoint.port)) return null;

@@ -168,7 +168,7 @@ function elsewhere({ owner, locks }: Picture): string {
     : `; its state directory is another one, ${owner.stateDir}`;
 }
 
-function pidsOf(pids: readonly number[]): string {
+export function pidsOf(pids: readonly number[]): string {
   return pids.length === 1 ? `pid ${pids[0]}` : `pids ${pids.join(", ")}`;
 }
 
