@@ -2,7 +2,7 @@
 
 import { constants } from "node:os";
 import type { Chronicle } from "./diagnostics.ts";
-import { alreadyListening, alreadyRunning, type GatewayLockError, systemError } from "./errors.ts";
+import { alreadyListening, alreadyRunning, codeOf, formatUrl, type GatewayLockError, systemError } from "./errors.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { type FileLock, waitForLock } from "./lock/file-lock.ts";
 import { LockSet, type Refusal } from "./lock/lock-set.ts";
@@ -29,6 +29,14 @@ export interface Won {
   readonly waited: boolean;
 }
 
+/** What is known before, and who wants to know. */
+export interface Contest {
+  /** Somebody had one of the locks when this was tried before. */
+  readonly waited: boolean;
+  /** Called when a wait begins, with what the record says of who is waited for. */
+  readonly onWait: (owner: OwnerRecord | null) => void;
+}
+
 /**
  * All locks, or the reason why not: never taken from a holder, however old its record.
  *
@@ -37,11 +45,11 @@ export interface Won {
  *
  * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING`, `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
  */
-export async function contend(options: ResolvedOptions, chronicle: Chronicle): Promise<Won> {
+export async function contend(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Won> {
   const { timeout, signal, scheme } = options;
   const deadline = performance.now() + timeout;
   let granted: FileLock | null = null;
-  let waited = false;
+  let { waited } = contest;
   let settling = 0;
   for (;;) {
     const { resources, locks } = tryAll(options, granted, chronicle);
@@ -54,8 +62,9 @@ export async function contend(options: ResolvedOptions, chronicle: Chronicle): P
       continue;
     }
     if (performance.now() < deadline) {
-      if (!waited) chronicle.tell("wait");
       waited = true;
+      chronicle.tell("wait");
+      contest.onWait(readRecord(locks.resource.lockPath).record);
       granted = await waitForLock(locks.held, { deadline, signal });
       continue;
     }
@@ -120,6 +129,11 @@ function describeHeld(heldPath: string, holder: number | null): Error {
   return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, heldPath, who);
 }
 
+/** Whether a refusal came from the kernel's lock, so that it can be waited for, and not from a port. */
+export function isHeld({ code, cause }: GatewayLockError): boolean {
+  return code === "ALREADY_RUNNING" || (code === "ALREADY_LISTENING" && codeOf(cause) === "EAGAIN");
+}
+
 /**
  * Refuses a lock that the kernel granted although the record's owner is alive and its port is busy: that gateway uses
  * no kernel lock, because it is an older program or its filesystem lies.
@@ -138,4 +152,10 @@ export async function refuseUnlockedOwner(locks: LockSet, { scheme }: ResolvedOp
     );
     throw alreadyListening(endpoint, { cause, lockPath, owner, listener });
   }
+}
+
+/** Where a record's owner listens, as a URL; `null` where it says nothing of it. */
+export function urlOf(owner: OwnerRecord, scheme: Scheme): string | null {
+  const endpoint = endpointOf(owner, scheme);
+  return endpoint === null ? null : formatUrl(endpoint.scheme, endpoint.host, endpoint.port);
 }

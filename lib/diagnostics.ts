@@ -51,6 +51,7 @@ export class Chronicle {
   port: number;
   lockPaths: readonly string[] = [];
   #since: number = performance.now();
+  #isWaiting = false;
 
   constructor(ownerId: string, host: string, port: number) {
     this.ownerId = ownerId;
@@ -59,6 +60,10 @@ export class Chronicle {
   }
 
   tell(event: GatewayLockEvent, ...error: [error?: unknown]): void {
+    if (event === "wait") {
+      if (this.#isWaiting) return;
+      this.#isWaiting = true;
+    }
     const channel = channels[event];
     if (channel.hasSubscribers) {
       const { ownerId, host, port, lockPaths } = this;

@@ -3,6 +3,7 @@
 import { constants } from "node:os";
 import { getSystemErrorMap } from "node:util";
 import { reachable } from "./listener/addresses.ts";
+import type { HealthReport } from "./listener/health.ts";
 import type { OwnerRecord } from "./lock/record.ts";
 import type { NativeFailure } from "./native.ts";
 
@@ -52,6 +53,7 @@ export interface GatewayLockErrorDetails {
   readonly lockPath?: string | undefined;
   readonly owner?: OwnerRecord | undefined;
   readonly listener?: PortListener | undefined;
+  readonly health?: HealthReport | undefined;
 }
 
 /** The codes for which the same call may succeed later, when the other gateway has gone. */
@@ -83,6 +85,8 @@ export class GatewayLockError extends Error {
   /** The record of the gateway that has the lock. */
   declare readonly owner?: OwnerRecord;
   declare readonly listener?: PortListener;
+  /** Of `NOT_HEALTHY`: what came of asking the owner for the last time. */
+  declare readonly health?: HealthReport;
 
   constructor(code: GatewayLockErrorCode, message: string, { cause, ...details }: GatewayLockErrorDetails = {}) {
     super(message, cause === undefined ? undefined : { cause });

@@ -5,9 +5,9 @@ import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:net";
 import { hostname } from "node:os";
-import { contend, refuseUnlockedOwner, type Won } from "./contender.ts";
+import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contender.ts";
 import { Chronicle } from "./diagnostics.ts";
-import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost } from "./errors.ts";
+import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost, reasonOf } from "./errors.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
 import {
   type ClaimedAddress,
@@ -30,6 +30,7 @@ import {
   resolveGatewayOptions,
 } from "./options.ts";
 import { detectSupervisor } from "./supervisor/detect.ts";
+import { describeOwner, notifyOpen, notifyStopping, notifySystemd, WaitNotice } from "./supervisor/notify.ts";
 
 /** For how long a claim is tried again after a wait, although somebody seems to have the port: the old owner is still dying. ms */
 const DYING = 1000;
@@ -59,24 +60,43 @@ export interface CloseOptions {
  */
 export async function acquireGateway(options: GatewayOptions): Promise<Gateway> {
   const resolved = resolveGatewayOptions(options);
+  return await tellStory(resolved, async (chronicle) => {
+    let notice: WaitNotice | undefined;
+    const onWait = (owner: OwnerRecord | null) => {
+      notice ??= new WaitNotice();
+      notice.say(`standby: ${describeOwner(owner)}`);
+    };
+    try {
+      const gateway = await acquire(resolved, chronicle, { waited: false, onWait });
+      notice?.end(`starting: owns ${gateway.url}`);
+      return gateway;
+    } catch (error) {
+      notice?.end(reasonOf(error));
+      throw error;
+    }
+  });
+}
+
+/** One acquisition, however many attempts it takes: it ends with one `acquire` (which acquire() tells) or one `refused`. */
+export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: Chronicle) => Promise<T>): Promise<T> {
   native(); // before anything is made
-  const chronicle = new Chronicle(randomUUID(), literalOf(resolved), resolved.port);
+  const chronicle = new Chronicle(randomUUID(), literalOf(options), options.port);
   try {
-    return await acquire(resolved, chronicle);
+    return await play(chronicle);
   } catch (error) {
     chronicle.tell("refused", error);
     throw error;
   }
 }
 
-async function acquire(options: ResolvedOptions, chronicle: Chronicle): Promise<Gateway> {
-  const won = await contend(options, chronicle);
+export async function acquire(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Gateway> {
+  const won = await contend(options, chronicle, contest);
   const { locks, waited } = won;
   let listener: ExclusiveListener | null = null;
   try {
     const patience = { until: performance.now() + (waited ? DYING : 0), signal: options.signal };
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
-    const fields = describeOwner(won, options, chronicle);
+    const fields = recordFor(won, options, chronicle);
     locks.publish(fields);
     listener = await whileDying(patience, () => claimEndpoints(options));
     const gateway = new Gateway(locks, listener, fields, options.scheme, chronicle);
@@ -111,7 +131,7 @@ function literalOf({ hosts: [host = ""] }: ResolvedOptions): string {
   return host === "localhost" ? "127.0.0.1" : host;
 }
 
-function describeOwner({ locks, resources }: Won, options: ResolvedOptions, { ownerId }: Chronicle): OwnerFields {
+function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerId }: Chronicle): OwnerFields {
   const path = (role: "state" | "config") => resources.find((resource) => resource.role === role)?.path ?? null;
   const startTime = native().identifyProcess(process.pid);
   const host = literalOf(options);
@@ -185,6 +205,7 @@ export class Gateway {
     this.#owner = locks.publish(this.#fields);
     this.#chronicle = Object.assign(chronicle, { host: this.host, port: this.port, lockPaths: this.#lockPaths });
     this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
+    notifyOpen(this);
   }
 
   /** The lock files, in lock order. */
@@ -218,9 +239,14 @@ export class Gateway {
     await this.#listener.serve(server, () => this.#onServerStop());
   }
 
-  /** Says in the record that the gateway serves: phase `ready`. Of no effect once it is closing. */
+  /**
+   * Says that the gateway serves: phase `ready` in the record, and `READY=1` to systemd where it asks for it (`Type=notify`). Of no
+   * effect once it is closing.
+   */
   ready(): void {
-    if (!this.#isClosing) this.#publish({ phase: "ready" });
+    if (this.#isClosing) return;
+    this.#publish({ phase: "ready" });
+    notifySystemd({ READY: "1", STATUS: `ready: ${this.url}` });
   }
 
   /**
@@ -264,6 +290,9 @@ export class Gateway {
    * Closes the server, then frees the port, then deletes the lock files, then frees the locks. Clients are refused from
    * the start; the port and the locks stay held until the last connection has ended. Idempotent; a later call
    * can shorten the wait.
+   *
+   * Where systemd asks for it, it hears `STOPPING=1` with the last gateway of the thread: it then expects the process to end within
+   * TimeoutStopSec=, and kills it otherwise.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     const given = checkNames(options, ["timeout", "force"]);
@@ -293,6 +322,7 @@ export class Gateway {
   async #shutDown(): Promise<void> {
     this.#isClosing = true;
     this.#tryPublish({ phase: "stopping" });
+    notifyStopping(this, `stopping: ${this.url}`);
     try {
       await this.#listener.drain();
     } finally {
@@ -304,7 +334,9 @@ export class Gateway {
   }
 
   #onServerStop(): void {
-    if (!this.#isClosing) this.#tryPublish({ phase: "listening" });
+    if (this.#isClosing) return;
+    this.#tryPublish({ phase: "listening" });
+    notifySystemd({ STATUS: `listening, and nobody serves: ${this.url}` });
   }
 
   #publish(change: Partial<OwnerFields>): void {

@@ -14,4 +14,15 @@ export type { FileLock, LockOptions, TryLockOptions } from "./lock/file-lock.ts"
 export { lockFile, tryLockFile } from "./lock/file-lock.ts";
 export type { OwnerReading, OwnerRecord, Phase, Supervisor } from "./lock/record.ts";
 export { readOwner } from "./lock/record.ts";
-export type { GatewayOptions, InspectOptions, JsonValue, ListenerOptions, Metadata, Scheme } from "./options.ts";
+export type {
+  GatewayOptions,
+  InspectOptions,
+  JsonValue,
+  ListenerOptions,
+  Metadata,
+  RetryOptions,
+  Scheme,
+  SuperviseOptions,
+} from "./options.ts";
+export type { Acquired, LeftInControl } from "./supervisor/supervise.ts";
+export { superviseGateway } from "./supervisor/supervise.ts";

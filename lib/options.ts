@@ -92,6 +92,31 @@ export interface StopOptions extends InspectOptions {
   onProgress?: ((text: string) => void) | undefined;
 }
 
+/** What `superviseGateway` takes: what `acquireGateway` takes, and what to do about a gateway that is there already. */
+export interface SuperviseOptions extends GatewayOptions {
+  /** How the other gateway is asked whether it is well. */
+  health?: HealthOptions | undefined;
+  /** How long one that is not well is put up with. */
+  retry?: RetryOptions | undefined;
+  /** What to do beside a gateway that is well: leave it in control, or wait as its standby. Default: `"leave"`. */
+  onDuplicate?: "leave" | "standby" | undefined;
+}
+
+export interface RetryOptions {
+  /** ms between two looks at a gateway that is not well; when its lock is freed, that is noticed at once. Default: 5000. */
+  interval?: number | undefined;
+  /** After how many ms to give up with `NOT_HEALTHY`; 0 = after the first look, `Infinity` = never. Default: 300000. */
+  limit?: number | undefined;
+}
+
+/** The options of `superviseGateway`, complete. */
+export interface ResolvedSuperviseOptions {
+  readonly claim: ResolvedOptions;
+  readonly health: ResolvedHealth;
+  readonly retry: { readonly interval: number; readonly limit: number };
+  readonly onDuplicate: "leave" | "standby";
+}
+
 /** What `bindExclusive` takes. */
 export type ListenerOptions = Pick<GatewayOptions, "host" | "port" | "backlog">;
 
@@ -133,6 +158,8 @@ export const DEFAULT_PORT = 18789;
 const DEFAULT_HOST = "127.0.0.1";
 const DEFAULT_BACKLOG = 511;
 const MAX_BACKLOG = 2 ** 31 - 1;
+const DEFAULT_RETRY_INTERVAL = 5000; // ms
+const DEFAULT_RETRY_LIMIT = 300_000; // ms
 const SCHEMES: readonly Scheme[] = ["ws", "wss", "http", "https"];
 
 const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
@@ -153,6 +180,7 @@ const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
   "handover",
 ];
 const INSPECT_OPTIONS: readonly (keyof InspectOptions)[] = [...GATEWAY_OPTIONS, "health", "requireHealth"];
+const SUPERVISE_OPTIONS: readonly (keyof SuperviseOptions)[] = [...GATEWAY_OPTIONS, "health", "retry", "onDuplicate"];
 const LISTENER_OPTIONS: readonly (keyof ListenerOptions)[] = ["host", "port", "backlog"];
 
 /**
@@ -258,6 +286,23 @@ function resolveIdentity(given: GatewayOptions): Placement & Pick<Endpoints, "sc
     configPath: given.configPath === undefined ? null : checkPath("configPath", given.configPath),
     lockDir: given.lockDir === undefined ? null : checkPath("lockDir", given.lockDir),
     locks: given.locks === undefined ? [] : checkArray("locks", given.locks, checkPath),
+  };
+}
+
+/** @throws as resolveGatewayOptions() */
+export function resolveSuperviseOptions(options: SuperviseOptions): ResolvedSuperviseOptions {
+  const { health, retry = {}, onDuplicate = "leave", ...claim } = checkNames(options, SUPERVISE_OPTIONS);
+  const { interval, limit } = checkNames(retry, ["interval", "limit"], "retry");
+  if (onDuplicate !== "leave" && onDuplicate !== "standby")
+    throw invalidValue("onDuplicate", onDuplicate, "must be 'leave' or 'standby'");
+  return {
+    claim: resolveGatewayOptions(claim),
+    health: checkHealth(health),
+    retry: {
+      interval: checkDeadline("retry.interval", interval, DEFAULT_RETRY_INTERVAL),
+      limit: checkTimeout("retry.limit", limit, DEFAULT_RETRY_LIMIT),
+    },
+    onDuplicate,
   };
 }
 
