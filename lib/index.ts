@@ -24,5 +24,9 @@ export type {
   Scheme,
   SuperviseOptions,
 } from "./options.ts";
+export type { IsolationFinding, ProfileInstance } from "./profile/isolation.ts";
+export { checkIsolation } from "./profile/isolation.ts";
+export type { Profile, ProfileOptions } from "./profile/profile.ts";
+export { resolveProfile } from "./profile/profile.ts";
 export type { Acquired, LeftInControl } from "./supervisor/supervise.ts";
 export { superviseGateway } from "./supervisor/supervise.ts";

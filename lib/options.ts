@@ -427,13 +427,13 @@ function checkHandover(value: unknown): void {
   }
 }
 
-function checkPort(name: string, value: unknown): number {
+export function checkPort(name: string, value: unknown): number {
   if (typeof value !== "number") throw invalidType(name, "a number", value);
   if (!Number.isInteger(value) || value < 0 || value > 65535) throw badPort(name, "an integer from 0 to 65535", value);
   return value;
 }
 
-function checkReservedPort(name: string, value: unknown): number {
+export function checkReservedPort(name: string, value: unknown): number {
   const port = checkPort(name, value);
   if (port === 0) throw badPort(name, "an integer from 1 to 65535", value);
   return port;
@@ -470,7 +470,7 @@ function checkScheme(value: unknown): Scheme {
   return value as Scheme;
 }
 
-function checkArray<T>(name: string, value: unknown, check: (name: string, item: unknown) => T): readonly T[] {
+export function checkArray<T>(name: string, value: unknown, check: (name: string, item: unknown) => T): readonly T[] {
   if (!Array.isArray(value)) throw invalidType(name, "an array", value);
   return value.map((item, index) => check(`${name}[${index}]`, item));
 }
@@ -494,7 +494,7 @@ function outOfRange(name: string, wanted: string, value: unknown): RangeError {
   return Object.assign(new RangeError(message), { code: "ERR_OUT_OF_RANGE" });
 }
 
-function badPort(name: string, wanted: string, value: unknown): RangeError {
+export function badPort(name: string, wanted: string, value: unknown): RangeError {
   const message = `The "${name}" option must be ${wanted}. Received ${brief(value)}`;
   return Object.assign(new RangeError(message), { code: "ERR_SOCKET_BAD_PORT" });
 }

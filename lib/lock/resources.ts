@@ -161,10 +161,10 @@ function ignoresCase(directory: string): boolean {
 }
 
 /**
- * What can be told without making anything: by `locks`, else by whatever else lies there. An empty directory has no lock
+ * Whether a directory ignores case, as far as it can be told without making anything: by `locks`, else by whatever else lies there. An empty directory has no lock
  * files, so a guess is enough; on ext4 it folds as the one it was made in does (ext4(5), casefold).
  */
-function seemsToIgnoreCase(directory: string): boolean {
+export function seemsToIgnoreCase(directory: string): boolean {
   const known = attempt(() => isSameBySpelling(directory, LOCKS)) ?? attempt(() => firstAnswer(directory));
   if (known !== null) return known;
   const parent = dirname(directory);
