@@ -5,6 +5,8 @@ export type { GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from
 export { EXIT, GatewayLockError } from "./errors.ts";
 export type { CloseOptions, Gateway } from "./gateway.ts";
 export { acquireGateway } from "./gateway.ts";
+export type { CheckName, DoctorOptions, Finding } from "./inspect/doctor.ts";
+export { diagnose } from "./inspect/doctor.ts";
 export type { GatewayReport, GatewayVerdict, ListenerReport } from "./inspect/report.ts";
 export { inspectGateway } from "./inspect/status.ts";
 export type { ClaimedAddress, ExclusiveListener, SkippedAddress } from "./listener/exclusive-listener.ts";

@@ -66,6 +66,7 @@ const DEVICE = /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i;
 
 /** Base ports of profiles are this far apart, so that their derived ports never meet. */
 export const PORT_SPACING = 120;
+export const LAST_PORT = 65535;
 const NAMED_PORTS = 100;
 const BROWSER_CONTROL = 2;
 const CDP = [11, 110] as const;
@@ -100,7 +101,6 @@ export function resolveProfile(options: ProfileOptions = {}): Profile {
   const stateDir = path("stateDir", given.stateDir, "STATE_DIR") ?? join(home(), `.${app}${suffix}`);
   const configPath = path("configPath", given.configPath, "CONFIG_PATH") ?? join(stateDir, `${app}.json`);
   const port = portOf(given.port, variable("GATEWAY_PORT")) ?? defaultPort(profile);
-  const derive = (offset: number) => (port === 0 ? 0 : port + offset);
   return {
     app,
     profile,
@@ -108,15 +108,20 @@ export function resolveProfile(options: ProfileOptions = {}): Profile {
     configPath,
     port,
     workspace: join(stateDir, "workspace"),
-    derived: { browserControl: derive(BROWSER_CONTROL), cdp: [derive(CDP[0]), derive(CDP[1])] },
+    derived: derivedFrom(port),
     options: { stateDir, configPath, port },
   };
+}
+
+export function derivedFrom(port: number): Profile["derived"] {
+  const derive = (offset: number) => (port === 0 ? 0 : port + offset);
+  return { browserControl: derive(BROWSER_CONTROL), cdp: [derive(CDP[0]), derive(CDP[1])] };
 }
 
 /** All derived ports that there are, browser control first. */
 export function derivedPorts({ browserControl, cdp: [first, last] }: Profile["derived"]): number[] {
   const cdp = Array.from({ length: last - first + 1 }, (_, index) => first + index);
-  return [browserControl, ...cdp].filter((port) => port > 0 && port <= 65535);
+  return [browserControl, ...cdp].filter((port) => port > 0 && port <= LAST_PORT);
 }
 
 interface Variable {

@@ -5,7 +5,7 @@ import { isatty } from "node:tty";
 import { printable } from "../errors.ts";
 import type { Supervisor } from "../lock/record.ts";
 
-const SUPERVISORS: readonly Supervisor[] = ["systemd", "launchd", "schtasks", "pm2", "kubernetes", "docker"];
+export const SUPERVISORS: readonly Supervisor[] = ["systemd", "launchd", "schtasks", "pm2", "kubernetes", "docker"];
 
 /** By what each supervisor leaves in the environment; the first match wins. `GATEWAY_LOCK_SUPERVISOR` overrules all. */
 export function detectSupervisor(env: NodeJS.ProcessEnv = process.env): Supervisor | null {

@@ -1,0 +1,202 @@
+// The doctor's checks of the port: who has it, on which addresses, and whether the kernel may give it away.
+
+import { readFileSync } from "node:fs";
+import { formatUrl } from "../../errors.ts";
+import { targetsFor } from "../../listener/addresses.ts";
+import { findListeners, findPortOwner, type SeenListener } from "../../listener/port-owner.ts";
+import { DEFAULT_PORT } from "../../options.ts";
+import { derivedFrom, derivedPorts, LAST_PORT } from "../../profile/profile.ts";
+import type { Picture } from "../look.ts";
+import { readEphemeralRange } from "./ephemeral-range.ts";
+import { type Answer, answer, type Problem, type Scene, unchecked } from "./scene.ts";
+
+const NO_PORT: Answer = answer(["the kernel chooses the port at the start"]);
+const WILDCARDS: readonly string[] = ["0.0.0.0", "::"];
+const SETTLE = "stop that process, or give the gateway another port";
+
+/** The port in question; `null` while the kernel has not chosen it. */
+function portOf(options: Scene["options"], owner: Picture["owner"]): number | null {
+  return options.port || owner?.port || (options.port === 0 ? null : DEFAULT_PORT);
+}
+
+interface Place {
+  readonly port: number;
+  readonly picture: Picture;
+  /** Whether a listener is one of those who hold the lock. `null` where that can't be seen. */
+  readonly isOwner: (listener: { readonly pid: number | null }) => boolean | null;
+}
+
+async function placeOf({ options, picture }: Scene): Promise<Place | null> {
+  const seen = await picture();
+  const port = portOf(options, seen.owner);
+  const isHidden = seen.locked !== false && seen.holders.length === 0;
+  return port === null
+    ? null
+    : {
+        port,
+        picture: seen,
+        isOwner: ({ pid }) => (pid !== null && isOf(pid, seen.holders)) || (isHidden ? null : false),
+      };
+}
+
+/** Whether a process is one of `pids`, or descends from one: a gateway's browser has its ports too. */
+function isOf(pid: number, pids: readonly number[]): boolean {
+  const seen = new Set<number>();
+  for (let current = pid; current > 1 && !seen.has(current); current = parentOf(current)) {
+    if (pids.includes(current)) return true;
+    seen.add(current);
+  }
+  return pids.includes(pid);
+}
+
+/** Field 4 of proc_pid_stat(5); 0 where it can't be told. */
+function parentOf(pid: number): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
+  } catch {
+    return 0;
+  }
+}
+
+function describe({ pid, command }: Pick<SeenListener, "pid" | "command">): string {
+  if (pid === null) return "a process that this user can't see";
+  return command === null ? `pid ${pid}` : `pid ${pid} (${command})`;
+}
+
+/** Whether the port is the gateway's, or free. */
+export async function checkPortOwner(scene: Scene): Promise<Answer> {
+  const place = await placeOf(scene);
+  if (place === null) return NO_PORT;
+  const { port, isOwner, picture } = place;
+  const hosts = targetsFor(scene.options.hosts, false).map(({ host }) => host);
+  const listeners = await findListeners(hosts, port, picture.holders);
+  const strangers = listeners.filter((listener) => isOwner(listener) === false);
+  if (strangers.length > 0)
+    return answer(
+      [],
+      strangers.map((stranger) => heldBy(stranger, picture.locked === true)),
+    );
+  const hidden = listeners.find((listener) => isOwner(listener) === null);
+  if (hidden !== undefined) {
+    return unchecked(
+      `${describe(hidden)} listens on ${formatUrl("tcp", hidden.address, port)}; who holds the lock can't be seen`,
+      "look as root, or as the gateway's user",
+    );
+  }
+  const [listener] = listeners;
+  if (listener !== undefined) return answer([`${describe(listener)} listens on port ${port} and holds the lock`]);
+  for (const host of hosts) {
+    const { use, listener: other } = findPortOwner(host, port, picture.holders);
+    if (use === null || isOwner(other) !== false) continue;
+    const how = use === "bound" ? "has it bound without listening" : "uses it as its own end of a connection";
+    return answer([], [{ evidence: `${describe(other)} ${how}: port ${port} on ${host}`, next: SETTLE }]);
+  }
+  return answer([`nobody listens on port ${port}`]);
+}
+
+function heldBy(stranger: SeenListener, isLocked: boolean): Problem {
+  const lock = isLocked ? "while another process holds the lock" : "and is no gateway of ours: nobody holds the lock";
+  return {
+    evidence: `${describe(stranger)} listens on ${formatUrl("tcp", stranger.address, stranger.port)}, ${lock}`,
+    next: SETTLE,
+  };
+}
+
+/** Whether a stranger has the port on the other loopback family, where clients that connect to "localhost" may end. */
+export async function checkLoopback(scene: Scene): Promise<Answer> {
+  const place = await placeOf(scene);
+  if (place === null) return NO_PORT;
+  const { port, isOwner, picture } = place;
+  const targets = targetsFor(scene.options.hosts, true);
+  const guards = targets.filter(({ role }) => role === "guard").map(({ host }) => host);
+  if (guards.length === 0) return answer(["the hosts leave no loopback open"]);
+  const main = targets.find(({ role }) => role === "listen")?.host ?? "";
+  const problems: Problem[] = [];
+  for (const host of guards) {
+    const listeners: Pick<SeenListener, "pid" | "command">[] = await findListeners([host], port, picture.holders);
+    const other = findPortOwner(host, port, picture.holders);
+    if (listeners.length === 0 && other.use === "bound") listeners.push(other.listener);
+    for (const stranger of listeners.filter((listener) => isOwner(listener) === false)) {
+      problems.push({
+        evidence: `${describe(stranger)} has ${formatUrl("tcp", host, port)}, the other loopback of ${main}: who connects to "localhost" may meet it`,
+        next: SETTLE,
+      });
+    }
+  }
+  const guarded = scene.options.loopbackGuard ? "a gateway keeps it off" : "loopbackGuard is off: anybody may take it";
+  return answer([`no stranger has port ${port} on ${guards.join(", ")}; ${guarded}`], problems);
+}
+
+/** Whether anybody listens for the whole network on the port. */
+export async function checkWildcard(scene: Scene): Promise<Answer> {
+  const place = await placeOf(scene);
+  if (place === null) return NO_PORT;
+  const { port, isOwner, picture } = place;
+  const open = (await findListeners(WILDCARDS, port, picture.holders)).filter(({ address }) =>
+    WILDCARDS.includes(address),
+  );
+  const problems = open.map((listener): Problem => {
+    const who = isOwner(listener) ? `the gateway, ${describe(listener)},` : describe(listener);
+    return {
+      evidence: `${who} listens on every address of this host (${listener.address}, port ${port})`,
+      next: isOwner(listener) ? "choose the host 127.0.0.1 or localhost, unless the network is to reach it" : SETTLE,
+    };
+  });
+  const asked = scene.options.hosts.find((host) => WILDCARDS.includes(host));
+  if (problems.length === 0 && asked !== undefined) {
+    problems.push({
+      evidence: `the host ${asked} makes the gateway listen on every address of this host`,
+      next: "choose the host 127.0.0.1 or localhost, unless the network is to reach it",
+    });
+  }
+  return answer([`nobody listens on every address with port ${port}`], problems);
+}
+
+/** Whether the kernel may give the port to some client's connection before the gateway gets it. */
+export async function checkEphemeralRange({ options, readings, reserve }: Scene): Promise<Answer> {
+  const owner = readings.find(({ record }) => record !== null)?.record ?? null;
+  const port = portOf(options, owner);
+  const range = await readEphemeralRange();
+  if (range === null) return unchecked("the system does not say which ports it gives to clients", null);
+  const { first, last, reserved } = range;
+  const name = `${first}-${last}`;
+  const inside = [port ?? 0, ...reserve].filter(
+    (one) => one >= first && one <= last && !reserved.some(([from, to]) => one >= from && one <= to),
+  );
+  return answer(
+    [`${port === null ? "the kernel chooses the port" : `port ${port} is never given to clients`} (those get ${name})`],
+    inside.map((one) => ({
+      evidence: `port ${one} is one that the kernel gives to clients' connections (${name}): it can be taken when the gateway starts`,
+      next:
+        process.platform === "linux"
+          ? `choose a port below ${first}, or run sysctl -w net.ipv4.ip_local_reserved_ports=${one}`
+          : `choose a port below ${first}`,
+    })),
+  );
+}
+
+/** Whether somebody has a port that follows from the gateway's. */
+export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
+  const place = await placeOf(scene);
+  if (place === null) return NO_PORT;
+  const { port, isOwner, picture } = place;
+  const derived = derivedFrom(port);
+  const hosts = targetsFor(scene.options.hosts, true).map(({ host }) => host);
+  const problems: Problem[] = [];
+  for (const one of derivedPorts(derived)) {
+    for (const listener of await findListeners(hosts, one, picture.holders)) {
+      if (isOwner(listener) === true) continue;
+      problems.push({
+        evidence: `${describe(listener)} listens on port ${one}, which is derived from ${port}`,
+        next: "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
+      });
+    }
+  }
+  if (derived.cdp[1] > LAST_PORT)
+    problems.push({
+      evidence: `port ${port} leaves no room for all derived ports: they end at ${derived.cdp[1]}`,
+      next: `choose a port up to ${LAST_PORT - 110}`,
+    });
+  return answer([`nobody else listens on ${derived.browserControl} or ${derived.cdp.join("-")}`], problems);
+}

@@ -1,0 +1,110 @@
+// Every check of a gateway's surroundings: what was seen, and what to do about it.
+
+import { reasonOf } from "../errors.ts";
+import { readRecord } from "../lock/record.ts";
+import { locateResources } from "../lock/resources.ts";
+import { checkArray, checkBoolean, checkReservedPort, type InspectOptions, resolveInspectOptions } from "../options.ts";
+import type { ProfileInstance } from "../profile/isolation.ts";
+import { checkClock, checkLockFile, checkRecord } from "./checks/lock.ts";
+import { checkAddon, checkFilesystem, checkPermissions } from "./checks/place.ts";
+import { checkDerivedPorts, checkEphemeralRange, checkLoopback, checkPortOwner, checkWildcard } from "./checks/port.ts";
+import { type Answer, type Scene, unchecked } from "./checks/scene.ts";
+import { checkProfiles, checkSupervisor } from "./checks/setting.ts";
+import { look, type Picture } from "./look.ts";
+
+/** The README's table says what each one means. */
+export type CheckName =
+  | "addon"
+  | "filesystem"
+  | "permissions"
+  | "record"
+  | "lock-file"
+  | "port-owner"
+  | "loopback"
+  | "wildcard"
+  | "ephemeral-range"
+  | "profiles"
+  | "derived-ports"
+  | "supervisor"
+  | "clock";
+
+/** What a check found. */
+export interface Finding {
+  readonly check: CheckName;
+  /** `null`: it could not be checked; `evidence` says why. */
+  readonly ok: boolean | null;
+  /** What was seen. */
+  readonly evidence: string;
+  /** What to do about it; `null` where nothing is to be done. */
+  readonly next: string | null;
+}
+
+/** What `diagnose` takes: which gateway, and what is to run beside it. */
+export interface DoctorOptions extends InspectOptions {
+  /** Gateways that are to run side by side, this one among them: they are compared with one another. Default: none. */
+  instances?: readonly ProfileInstance[] | undefined;
+}
+
+const CHECKS: readonly (readonly [CheckName, (scene: Scene) => Answer | Promise<Answer>])[] = [
+  ["addon", checkAddon],
+  ["filesystem", checkFilesystem],
+  ["permissions", checkPermissions],
+  ["record", checkRecord],
+  ["lock-file", checkLockFile],
+  ["port-owner", checkPortOwner],
+  ["loopback", checkLoopback],
+  ["wildcard", checkWildcard],
+  ["ephemeral-range", checkEphemeralRange],
+  ["profiles", checkProfiles],
+  ["derived-ports", checkDerivedPorts],
+  ["supervisor", checkSupervisor],
+  ["clock", checkClock],
+];
+
+/**
+ * Runs every check, and answers with one finding for each, in one order, whether something is wrong or not. Nothing of the
+ * gateway is touched, and no lock is taken that a starting one could meet: to see whether a filesystem locks, a
+ * directory of another name is made beside the locks for an instant.
+ *
+ * What this user may not see, or what needs the addon where there is none, is `ok: null`. Rejects only for wrong options.
+ *
+ * @throws TypeError `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE`, RangeError `ERR_SOCKET_BAD_PORT` or `ERR_OUT_OF_RANGE`
+ */
+export async function diagnose(options: DoctorOptions): Promise<Finding[]> {
+  const scene = survey(options);
+  const findings: Finding[] = [];
+  for (const [check, run] of CHECKS) findings.push({ check, ...(await runOne(run, scene)) });
+  return findings;
+}
+
+function survey({ instances = [], ...options }: DoctorOptions): Scene {
+  const resolved = resolveInspectOptions(options);
+  const resources = locateResources(resolved);
+  let picture: Promise<Picture> | null = null;
+  return {
+    options: resolved,
+    allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", options.allowNetworkFilesystem, false),
+    reserve: options.reserve === undefined ? [] : checkArray("reserve", options.reserve, checkReservedPort),
+    instances,
+    resources,
+    readings: resources.flatMap((resource) =>
+      [resource.lockPath, resource.fallbackLockPath]
+        .filter((path) => path !== null)
+        .map((path) => ({ resource, path, ...readRecord(path) })),
+    ),
+    picture: () => {
+      picture ??= look(resolved);
+      return picture;
+    },
+  };
+}
+
+async function runOne(run: (scene: Scene) => Answer | Promise<Answer>, scene: Scene): Promise<Answer> {
+  try {
+    return await run(scene);
+  } catch (error) {
+    const isMissing = error instanceof Error && "code" in error && error.code === "ERR_GATEWAY_LOCK_ADDON";
+    if (isMissing) return unchecked("it takes the addon to see this, which is missing", "mend the addon first");
+    return unchecked(`it could not be checked: ${reasonOf(error)}`, "mend that, or look as root");
+  }
+}
