@@ -139,9 +139,9 @@ export interface Native {
   takeSentSignals(signal: number): number;
   /** What a descriptor is that this process was started with; takes nothing. */
   describeSocket(fd: number): InheritedSocket | NativeFailure;
-  /** Makes it, or with `copy` a duplicate of it, a socket of ours. Each one once in a process. */
-  adoptSocket(fd: number, copy: boolean): BoundSocket | NativeFailure;
-  /** Takes a descriptor that this process was started with if it has the lock on what is at `path`. Each one once in a process. */
+  /** A duplicate of it, as a socket of ours. */
+  adoptSocket(fd: number): BoundSocket | NativeFailure;
+  /** A duplicate of it, as a lock of ours, if it has the lock on what is at `path`. */
   adoptLock(fd: number, path: string, selfTest: boolean): LockAttempt | { readonly status: "replaced" } | NativeFailure;
   /** Readies a listening socket for programs that expect accept(2) to wait, as the systemd protocol has it. */
   lendSocket(fd: number): undefined | NativeFailure;

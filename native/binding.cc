@@ -111,8 +111,6 @@ struct Addon {
   std::vector<Doomed> doomed;
   Registry<HandleKind::kSocket> sockets;
   std::vector<SocketCopy> copies;
-  // Duplicates that were adopted, with what they are duplicates of.
-  std::unordered_map<RawHandle, RawHandle> borrowed;
   std::unordered_map<RawHandle, std::unique_ptr<PendingWait>> waits;
   std::unordered_map<RawHandle, OpenedProcess> processes;
   Waker waker;
@@ -204,7 +202,6 @@ Addon::~Addon() {
   EndWaits();
   for (const SocketCopy& copy : copies) CloseCopy(copy);
   sockets.CloseAll();
-  for (const auto& [copy, inherited] : borrowed) ReturnSocket(inherited);
   RemoveDoomed();
 }
 
@@ -512,14 +509,7 @@ void AdoptDuplicateCall(Info info) { TakeCopy(info); }
 void CloseDuplicateCall(Info info) { CloseCopy(TakeCopy(info)); }
 
 // (fd)
-void CloseSocketCall(Info info) {
-  Addon& addon = Of(info);
-  addon.sockets.Take(Raw(info, 0)).Reset();
-  if (const auto found = addon.borrowed.find(Raw(info, 0)); found != addon.borrowed.end()) {
-    ReturnSocket(found->second);
-    addon.borrowed.erase(found);
-  }
-}
+void CloseSocketCall(Info info) { Of(info).sockets.Take(Raw(info, 0)).Reset(); }
 
 // (fd)
 Napi::Value DescribeSocketCall(Info info) {
@@ -533,12 +523,8 @@ Napi::Value DescribeSocketCall(Info info) {
   return object;
 }
 
-// (fd, copy)
-Napi::Value AdoptSocketCall(Info info) {
-  Result<BoundSocket> adopted = AdoptSocket(Raw(info, 0), Flag(info, 1));
-  if (adopted.ok() && Flag(info, 1)) Of(info).borrowed.emplace(adopted.value().socket.raw(), Raw(info, 0));
-  return BoundSocketObject(info, std::move(adopted));
-}
+// (fd)
+Napi::Value AdoptSocketCall(Info info) { return BoundSocketObject(info, AdoptSocket(Raw(info, 0))); }
 
 // (fd, path, selfTest)
 Napi::Value AdoptLockCall(Info info) {

@@ -1,8 +1,7 @@
 // Descriptors that this process was started with: sockets that a service manager listens on, locks of whoever started us.
 //
-// Anybody in this process can name such a descriptor, so a list for the whole process says which ones are taken: two worker
-// threads must not both own one. Refusals leave a descriptor as it was. EBUSY: it is taken already; EINVAL: it is one of the
-// three standard ones, which are never taken. ENOTSUP where a process is not started with descriptors.
+// What is adopted is a copy; the inherited one stays open, and is not inherited any further. So whoever adopts twice has the same
+// lock twice: to see to it that nobody does is the caller's. ENOTSUP where a process is not started with descriptors.
 #pragma once
 
 #include <cstdint>
@@ -27,14 +26,10 @@ struct InheritedSocket {
 // Takes nothing. ENOTSOCK: no socket; EPROTOTYPE: not one of TCP.
 Result<InheritedSocket> DescribeSocket(RawHandle inherited) noexcept;
 
-// Makes it ours, or with `copy` a duplicate of it; then `inherited` stays open, and is taken until ReturnSocket. Neither is
-// inherited any further. One that listens is readied for a successor, as Listen does it.
-Result<BoundSocket> AdoptSocket(RawHandle inherited, bool copy) noexcept;
+// One that listens is readied for a successor, as Listen does it.
+Result<BoundSocket> AdoptSocket(RawHandle inherited) noexcept;
 
-// For one whose duplicate is closed: it may be taken again.
-void ReturnSocket(RawHandle inherited) noexcept;
-
-// Takes a file or directory if this descriptor has the lock on what is at `path`, and can write to it if it is a file. Whether it
+// A file or directory, if this descriptor has the lock on what is at `path`, and can write to it if it is a file. Whether it
 // had the lock before can't be told: if nobody had it, it is locked now. Everything that can be looked at is looked at before
 // that. Where it is refused afterwards all the same, because the file was replaced in that moment or the filesystem lies, the
 // lock stays with the descriptor: it may well be that of whoever started us, and to unlock it would take it from them.

@@ -6,49 +6,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <mutex>
-#include <set>
-
 #include "address.h"
 #include "listening.h"
 
 namespace gateway_lock {
 namespace {
 
-std::mutex taken_mutex;
-// Never destroyed: threads may still ask when the process ends.
-std::set<RawHandle>& taken = *new std::set<RawHandle>();
-
-// Takes a descriptor for as long as nothing has gone wrong: unless it was kept, the destructor gives it back.
-class Taking {
- public:
-  explicit Taking(RawHandle raw) noexcept : raw_(raw) {
-    if (raw <= STDERR_FILENO) {
-      error_ = EINVAL;
-      return;
-    }
-    const std::lock_guard<std::mutex> lock(taken_mutex);
-    if (!taken.insert(raw).second) error_ = EBUSY;
-  }
-  ~Taking() {
-    if (error_ == 0 && !kept_) ReturnSocket(raw_);
-  }
-  Taking(const Taking&) = delete;
-  Taking& operator=(const Taking&) = delete;
-
-  int error() const noexcept { return error_; }
-  void Keep() noexcept { kept_ = true; }
-
- private:
-  const RawHandle raw_;
-  int error_ = 0;
-  bool kept_ = false;
-};
-
 bool GetFlag(int fd, int level, int option) noexcept {
   int value = 0;
   socklen_t size = sizeof(value);
   return getsockopt(fd, level, option, &value, &size) == 0 && value != 0;
+}
+
+// The original is not inherited any further either. -1 on failure.
+int Copy(RawHandle inherited) noexcept {
+  const auto fd = static_cast<int>(inherited);
+  return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 }
 
 Result<Done> SetFileFlag(int fd, int flag, bool on) noexcept {
@@ -104,43 +77,24 @@ Result<InheritedSocket> DescribeSocket(RawHandle inherited) noexcept {
   return socket;
 }
 
-Result<BoundSocket> AdoptSocket(RawHandle inherited, bool copy) noexcept {
-  Taking taking(inherited);
-  if (taking.error() != 0) return Failure{taking.error(), "descriptor"};
+Result<BoundSocket> AdoptSocket(RawHandle inherited) noexcept {
   Result<InheritedSocket> found = DescribeSocket(inherited);
   if (!found.ok()) return found.failure();
   const InheritedSocket& socket = found.value();
-  const auto fd = static_cast<int>(inherited);
-  SocketHandle duplicate;
-  if (copy) {
-    duplicate = SocketHandle(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
-    if (!duplicate) return Failure{errno, "fcntl"};
-  }
-  if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) return Failure{errno, "fcntl"};
+  SocketHandle copy(Copy(inherited));
+  if (!copy) return Failure{errno, "fcntl"};
+  const auto fd = static_cast<int>(copy.raw());
   if (Result<Done> set = SetFileFlag(fd, O_NONBLOCK, true); !set.ok()) return set.failure();
   if (socket.listening && !SetFlag(fd, SOL_SOCKET, SO_REUSEADDR, true)) return Failure{errno, "setsockopt"};
-  taking.Keep();
-  return BoundSocket{copy ? std::move(duplicate) : SocketHandle(inherited), socket.address, socket.ipv6, socket.port};
-}
-
-void ReturnSocket(RawHandle inherited) noexcept {
-  const std::lock_guard<std::mutex> lock(taken_mutex);
-  taken.erase(inherited);
+  return BoundSocket{std::move(copy), socket.address, socket.ipv6, socket.port};
 }
 
 Result<LockAttempt> AdoptLock(RawHandle inherited, const std::string& path, bool self_test) noexcept {
-  Taking taking(inherited);
-  if (taking.error() != 0) return Failure{taking.error(), "descriptor"};
-  FileHandle file(inherited);
-  Result<LockAttempt> attempt = LockInherited(file, path, self_test);
-  const bool locked = attempt.ok() && attempt.value().status == LockStatus::kLocked;
-  if (locked && fcntl(static_cast<int>(inherited), F_SETFD, FD_CLOEXEC) == 0) {
-    taking.Keep();
-    attempt.value().file = std::move(file);
-    return attempt;
-  }
-  file.Take();
-  return locked ? Failure{errno, "fcntl"} : std::move(attempt);
+  FileHandle copy(Copy(inherited));
+  if (!copy) return Failure{errno, "fcntl"};
+  Result<LockAttempt> attempt = LockInherited(copy, path, self_test);
+  if (attempt.ok() && attempt.value().status == LockStatus::kLocked) attempt.value().file = std::move(copy);
+  return attempt;
 }
 
 Result<Done> LendSocket(const SocketHandle& socket) noexcept {
