@@ -3,9 +3,10 @@
 import { constants } from "node:os";
 import type { Chronicle } from "./diagnostics.ts";
 import { alreadyListening, alreadyRunning, codeOf, formatUrl, type GatewayLockError, systemError } from "./errors.ts";
+import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { type FileLock, waitForLock } from "./lock/file-lock.ts";
-import { LockSet, type Refusal } from "./lock/lock-set.ts";
+import { type Advance, LockSet, type Refusal } from "./lock/lock-set.ts";
 import { endpointOf, livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
 import { type Resource, resolveResources } from "./lock/resources.ts";
 import { pause } from "./lock/wait.ts";
@@ -45,14 +46,19 @@ export interface Contest {
  *
  * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING`, `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
  */
-export async function contend(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Won> {
+export async function contend(
+  options: ResolvedOptions,
+  inherited: readonly number[],
+  chronicle: Chronicle,
+  contest: Contest,
+): Promise<Won> {
   const { timeout, signal, scheme } = options;
   const deadline = performance.now() + timeout;
   let granted: FileLock | null = null;
   let { waited } = contest;
   let settling = 0;
   for (;;) {
-    const { resources, locks } = tryAll(options, granted, chronicle);
+    const { resources, locks } = tryAll(options, { granted, inherited }, chronicle);
     granted = null;
     if (locks instanceof LockSet) {
       const ms = locks.isSettled ? undefined : SETTLING[settling++];
@@ -78,10 +84,10 @@ export async function contend(options: ResolvedOptions, chronicle: Chronicle, co
   }
 }
 
-/** Takes over `granted`. */
+/** Takes over what was granted. */
 function tryAll(
   options: ResolvedOptions,
-  granted: FileLock | null,
+  advance: Advance,
   chronicle: Chronicle,
 ): { resources: readonly Resource[]; locks: LockSet | Refusal } {
   let resources: readonly Resource[];
@@ -90,10 +96,10 @@ function tryAll(
     resources = resolveResources(options);
     chronicle.lockPaths = resources.map(({ lockPath }) => lockPath);
   } catch (error) {
-    granted?.release();
+    advance.granted?.release();
     throw error;
   }
-  return { resources, locks: LockSet.tryLock(resources, options.allowNetworkFilesystem, granted) };
+  return { resources, locks: LockSet.tryLock(resources, options.allowNetworkFilesystem, advance) };
 }
 
 /** The error if the record's process is there and listens, else `null`. */
@@ -126,7 +132,9 @@ function findHolder(heldPath: string, owner: OwnerRecord | null): number | null 
 /** What the kernel said: the errno of a refused flock(2). */
 function describeHeld(heldPath: string, holder: number | null): Error {
   const who = holder === null ? "a process that can't be seen from here has it" : `pid ${holder} has it`;
-  return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, heldPath, who);
+  const disinherited = explainDisinheritance();
+  const hint = disinherited === null ? who : `${who}; ${disinherited}`;
+  return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, heldPath, hint);
 }
 
 /** Whether a refusal came from the kernel's lock, so that it can be waited for, and not from a port. */
@@ -141,6 +149,7 @@ export function isHeld({ code, cause }: GatewayLockError): boolean {
  * @throws GatewayLockError `ALREADY_LISTENING`
  */
 export async function refuseUnlockedOwner(locks: LockSet, { scheme }: ResolvedOptions): Promise<void> {
+  if (locks.isInherited) return; // the record is the parent's, or names this process
   for (const lockPath of locks.paths) {
     const owner = readRecord(lockPath).record;
     const endpoint = owner === null ? null : endpointOf(owner, scheme);

@@ -8,6 +8,7 @@ import { hostname } from "node:os";
 import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contender.ts";
 import { Chronicle } from "./diagnostics.ts";
 import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost, reasonOf } from "./errors.ts";
+import { activatedListeners, type Descriptors, Inheritance } from "./inheritance.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
 import {
   type ClaimedAddress,
@@ -15,6 +16,7 @@ import {
   type ExclusiveListener,
   type SkippedAddress,
 } from "./listener/exclusive-listener.ts";
+import { InheritedSockets } from "./listener/inherited-sockets.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import type { OwnerFields, OwnerRecord } from "./lock/record.ts";
 import { callAt, pause } from "./lock/wait.ts";
@@ -90,22 +92,46 @@ export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: C
 }
 
 export async function acquire(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Gateway> {
-  const won = await contend(options, chronicle, contest);
+  const inheritance = Inheritance.take();
+  let isKept = false;
+  try {
+    const won = await contend(options, inheritance?.locks ?? [], chronicle, contest);
+    const isHeir = inheritance !== null && won.locks.isInherited;
+    const gateway = await bindAndPublish(won, isHeir ? inheritance : null, options, chronicle);
+    isKept = isHeir;
+    return gateway;
+  } finally {
+    if (isKept) inheritance?.keep();
+    else inheritance?.giveBack();
+  }
+}
+
+async function bindAndPublish(
+  won: Won,
+  inheritance: Inheritance | null,
+  options: ResolvedOptions,
+  chronicle: Chronicle,
+): Promise<Gateway> {
   const { locks, waited } = won;
   let listener: ExclusiveListener | null = null;
   try {
     const patience = { until: performance.now() + (waited ? DYING : 0), signal: options.signal };
+    await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
     const fields = recordFor(won, options, chronicle);
     locks.publish(fields);
-    listener = await whileDying(patience, () => claimEndpoints(options));
+    const inherited = new InheritedSockets(
+      inheritance ?? { listeners: activatedListeners(), guards: [], shared: true },
+    );
+    listener = await whileDying(patience, () => claimEndpoints(options, inherited));
     const gateway = new Gateway(locks, listener, fields, options.scheme, chronicle);
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
     return gateway;
   } catch (error) {
     listener?.close();
-    locks.release();
+    if (inheritance === null) locks.release();
+    else locks.leave(); // they are the parent's still
     throw error;
   }
 }
@@ -133,11 +159,10 @@ function literalOf({ hosts: [host = ""] }: ResolvedOptions): string {
 
 function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerId }: Chronicle): OwnerFields {
   const path = (role: "state" | "config") => resources.find((resource) => resource.role === role)?.path ?? null;
-  const startTime = native().identifyProcess(process.pid);
   const host = literalOf(options);
   return {
     pid: process.pid,
-    startTime: isFailure(startTime) ? null : startTime,
+    startTime: startTimeOf(process.pid),
     ownerId,
     createdAt: new Date().toISOString(),
     configPath: path("config"),
@@ -154,6 +179,11 @@ function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerI
     configLock: locks.configLock,
     metadata: options.metadata,
   };
+}
+
+function startTimeOf(pid: number): number | null {
+  const startTime = native().identifyProcess(pid);
+  return isFailure(startTime) ? null : startTime;
 }
 
 function runtimeName(): string {
@@ -317,6 +347,33 @@ export class Gateway {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** @internal What a child process has to inherit to go on with this claim, whatever becomes of this process. */
+  get descriptors(): Descriptors {
+    return { ...this.#listener.descriptors, locks: this.#locks.descriptors };
+  }
+
+  /** @internal The child `pid` has them, and serves from now on; this process keeps the locks and the guards, and looks after them. */
+  entrustTo(pid: number): void {
+    this.#listener.yieldListeners();
+    this.#tryPublish({ pid, startTime: startTimeOf(pid), runtime: null, phase: "ready" });
+  }
+
+  /** @internal Whether a process has the locks beside this one. */
+  get isShared(): boolean {
+    const holdings = native().findLockHolders(this.#lockPaths, [], false);
+    return holdings.some(({ holders }) => holders.some((pid) => pid !== process.pid));
+  }
+
+  /** @internal Lets go of all of it and deletes nothing: somebody else has the same claim. */
+  leave(): void {
+    this.#isClosing = true;
+    clearInterval(this.#watch);
+    this.#listener.close();
+    this.#locks.leave();
+    this.#chronicle.tell("release");
+    this.#closing ??= Promise.resolve();
   }
 
   async #shutDown(): Promise<void> {

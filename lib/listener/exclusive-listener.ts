@@ -7,6 +7,7 @@ import { type BoundSocket, isFailure, type NativeFailure, native } from "../nati
 import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
 import { type Target, targetsFor } from "./addresses.ts";
 import { Serving, turnAway } from "./hand-off.ts";
+import { InheritedSockets } from "./inherited-sockets.ts";
 import { findPortOwner } from "./port-owner.ts";
 import { leaveThreshold } from "./tcp-handle.ts";
 
@@ -29,6 +30,8 @@ export interface SkippedAddress {
 interface Claimed {
   readonly target: Target;
   readonly socket: BoundSocket;
+  /** Somebody else listens by it too: it is not ours to silence. */
+  readonly shared: boolean;
 }
 
 /**
@@ -43,6 +46,7 @@ export class ExclusiveListener {
   readonly skipped: readonly SkippedAddress[];
   readonly #listeners: readonly BoundSocket[];
   readonly #guards: readonly BoundSocket[];
+  readonly #shared: ReadonlySet<BoundSocket>;
   readonly #backlog: number;
   /** Who has this port, or had it and still has connections. */
   readonly #servings = new Set<Serving>();
@@ -53,6 +57,7 @@ export class ExclusiveListener {
     this.#giveUp = resolve;
   });
   #closed = false;
+  #yielded = false;
 
   /** @internal */
   constructor(claimed: readonly Claimed[], skipped: readonly SkippedAddress[], backlog: number) {
@@ -60,6 +65,7 @@ export class ExclusiveListener {
       claimed.filter(({ target }) => target.role === role).map(({ socket }) => socket);
     this.#listeners = inRole("listen");
     this.#guards = inRole("guard");
+    this.#shared = new Set(claimed.filter(({ shared }) => shared).map(({ socket }) => socket));
     this.#backlog = backlog;
     this.address = this.#first.address;
     this.port = this.#first.port;
@@ -127,12 +133,14 @@ export class ExclusiveListener {
     } finally {
       // A close() that takes its time would be left polling a socket that does not listen any more.
       serving?.stop();
-      if (!this.#closed) for (const listener of this.#listeners) this.#refuseClients(listener);
+      if (!this.#closed && !this.#yielded) for (const listener of this.#listeners) this.#refuseClients(listener);
       await Promise.race([Promise.all([closed, ...[...this.#servings].map(({ ended }) => ended)]), this.#givenUp]);
     }
   }
 
   #refuseClients(listener: BoundSocket): void {
+    // A supervisor's own socket: its clients wait for the next one that it starts.
+    if (this.#shared.has(listener)) return;
     if (!isFailure(native().silence(listener.fd))) return;
     try {
       this.#refusers.push(turnAway(listener, this.#backlog));
@@ -148,13 +156,26 @@ export class ExclusiveListener {
     setImmediate(() => setImmediate(this.#giveUp));
   }
 
+  /** @internal For a child process to inherit: the listening sockets in order of the hosts, and the guards. */
+  get descriptors(): { readonly listeners: number[]; readonly guards: number[]; readonly shared: boolean } {
+    const numbers = (sockets: readonly BoundSocket[]) => sockets.map(({ fd }) => fd);
+    return { listeners: numbers(this.#listeners), guards: numbers(this.#guards), shared: this.#shared.size > 0 };
+  }
+
+  /** @internal Closes the listening sockets and keeps the guards: a child process listens now. */
+  yieldListeners(): void {
+    this.#yielded = true;
+    for (const { fd } of this.#listeners) native().closeSocket(fd);
+  }
+
   /** Gives the port back. A server that still serves it goes on until it is closed itself. Idempotent. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     for (const refuser of this.#refusers) refuser.close();
     for (const listener of this.#listeners) leaveThreshold(listener);
-    for (const { fd } of [...this.#guards, ...this.#listeners].reverse()) native().closeSocket(fd);
+    const sockets = this.#yielded ? this.#guards : [...this.#guards, ...this.#listeners];
+    for (const { fd } of sockets.toReversed()) native().closeSocket(fd);
   }
 
   get #first(): BoundSocket {
@@ -181,13 +202,19 @@ function isServer(server: unknown): boolean {
   return server instanceof Server || (process.versions.bun !== undefined && server instanceof EventEmitter);
 }
 
+const NONE: InheritedSockets = new InheritedSockets({ listeners: [], guards: [], shared: false });
+
 /** How often a kernel-chosen port may turn out to be taken on a further host before that is an error. */
 const MAX_PORT_CHOICES = 64;
 
-export function claimEndpoints(endpoints: Endpoints): ExclusiveListener {
+/** Sockets that the process was started with are used where they fit. */
+export function claimEndpoints(endpoints: Endpoints, inherited: InheritedSockets = NONE): ExclusiveListener {
   const targets = targetsFor(endpoints.hosts, endpoints.loopbackGuard);
+  const misfit = inherited.findMisfit(targets, endpoints.port);
+  if (misfit !== null)
+    throw bindFailed({ ...endpoints, host: misfit.host, port: misfit.port }, misfit.reason, undefined);
   for (let choice = 1; ; choice++) {
-    const claim = tryClaim(targets, endpoints);
+    const claim = tryClaim(targets, endpoints, inherited);
     if (claim instanceof ExclusiveListener) return claim;
     const taken = claim.failure.code === "EADDRINUSE";
     if (taken && endpoints.port === 0 && choice < MAX_PORT_CHOICES) continue;
@@ -201,14 +228,19 @@ interface Conflict {
   readonly failure: ReturnType<typeof systemError>;
 }
 
-function tryClaim(targets: readonly Target[], { port, backlog }: Endpoints): ExclusiveListener | Conflict {
+function tryClaim(
+  targets: readonly Target[],
+  { port, backlog }: Endpoints,
+  inherited: InheritedSockets,
+): ExclusiveListener | Conflict {
   const claimed: Claimed[] = [];
   const skipped: SkippedAddress[] = [];
   for (const [index, target] of targets.entries()) {
     const at = claimed[0]?.socket.port ?? port;
-    const bound = bind(target, at, backlog);
+    const adopted = inherited.adopt(target, at);
+    const bound = adopted ?? bind(target, at, backlog);
     if (!isFailure(bound)) {
-      claimed.push({ target, socket: bound });
+      claimed.push({ target, socket: bound, shared: adopted !== null && inherited.shared });
       continue;
     }
     const failure = systemError(bound, `${target.host}:${at}`);

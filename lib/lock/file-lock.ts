@@ -101,6 +101,11 @@ export class FileLock {
     return held.has(this);
   }
 
+  /** @internal For a child process to inherit. */
+  get fd(): number {
+    return this.#fd;
+  }
+
   /**
    * Deletes the file if `remove` was asked for and the path still is this file, and frees the lock. Idempotent.
    * A file that cannot be deleted stays behind, unlocked; a process warning says so.
@@ -219,6 +224,22 @@ export function tryLock(lockable: Lockable): FileLock | null {
   const attempt = attemptOn(lockable, false);
   if (isFailure(attempt)) throw failed(lockable, attempt);
   return attempt.status === "held" ? null : lockFrom(lockable, attempt);
+}
+
+/**
+ * The lock, if one of these inherited descriptors has it. They stay open.
+ *
+ * @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`
+ * @internal
+ */
+export function adoptLock(lockable: Lockable, descriptors: readonly number[]): FileLock | null {
+  for (const fd of descriptors) {
+    const attempt = native().adoptLock(fd, lockable.path, lockable.kind === "gateway-file");
+    // It is for another of the locks, or somebody has closed it.
+    if (isFailure(attempt) || attempt.status === "held" || attempt.status === "replaced") continue;
+    return lockFrom(lockable, attempt);
+  }
+  return null;
 }
 
 /**

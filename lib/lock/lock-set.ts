@@ -4,7 +4,7 @@ import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, open
 import { dirname } from "node:path";
 import { codeOf, type GatewayLockError, lockFailed, lockLost, lockUnsupported, reasonOf } from "../errors.ts";
 import { native } from "../native.ts";
-import { FileLock, type Lockable, tryLock } from "./file-lock.ts";
+import { adoptLock, FileLock, type Lockable, tryLock } from "./file-lock.ts";
 import { filesystemOf } from "./filesystem.ts";
 import { encodeRecord, type OwnerFields, type OwnerRecord } from "./record.ts";
 import { isWritable, type Resource } from "./resources.ts";
@@ -31,31 +31,34 @@ interface HeldResource {
   fileLock: FileLock;
 }
 
+/** Locks that a contender has already. They become part of its set where they belong to it. */
+export interface Advance {
+  /** One that it has waited for; released if it does not become part. */
+  readonly granted: FileLock | null;
+  /** Descriptors that its parent has left it. */
+  readonly inherited: readonly number[];
+}
+
 export class LockSet {
   readonly #held: HeldResource[] = [];
   readonly #allowNetworkFilesystem: boolean;
   /** A lock that was waited for, until its turn comes. */
   #granted: FileLock | null;
+  #inherited: readonly number[];
+  #isInherited = false;
   #content: Buffer | null = null;
   #isSettled = true;
   #areCurrent: (() => boolean) | null = null;
 
-  private constructor(allowNetworkFilesystem: boolean, granted: FileLock | null) {
+  private constructor(allowNetworkFilesystem: boolean, { granted, inherited }: Advance) {
     this.#allowNetworkFilesystem = allowNetworkFilesystem;
     this.#granted = granted;
+    this.#inherited = inherited;
   }
 
-  /**
-   * `granted` is one of the locks that the caller has already, because it waited for it. It becomes part of the set, or is released.
-   *
-   * @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; nothing is held then
-   */
-  static tryLock(
-    resources: readonly Resource[],
-    allowNetworkFilesystem: boolean,
-    granted: FileLock | null,
-  ): LockSet | Refusal {
-    const locks = new LockSet(allowNetworkFilesystem, granted);
+  /** @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`; nothing is held then */
+  static tryLock(resources: readonly Resource[], allowNetworkFilesystem: boolean, advance: Advance): LockSet | Refusal {
+    const locks = new LockSet(allowNetworkFilesystem, advance);
     let complete = false;
     try {
       for (const resource of resources) {
@@ -66,6 +69,7 @@ export class LockSet {
       return locks;
     } finally {
       locks.#granted?.release();
+      locks.#inherited = []; // from here on the numbers may be other files
       if (!complete) locks.release();
     }
   }
@@ -76,6 +80,11 @@ export class LockSet {
    */
   get isSettled(): boolean {
     return this.#isSettled;
+  }
+
+  /** The parent of this process had these locks, or some of them. */
+  get isInherited(): boolean {
+    return this.#isInherited;
   }
 
   /** In lock order. */
@@ -132,6 +141,19 @@ export class LockSet {
     }
   }
 
+  /** For a child process to inherit, in lock order. */
+  get descriptors(): number[] {
+    return this.#held.flatMap(({ directoryLock, fileLock }) =>
+      directoryLock === null ? fileLock.fd : [directoryLock.fd, fileLock.fd],
+    );
+  }
+
+  /** Lets go without deleting anything: somebody else has the same locks. */
+  leave(): void {
+    for (const { fileLock } of this.#held) fileLock.remove = false;
+    this.release();
+  }
+
   /** Frees everything, the last lock first. Files are deleted if they were written here, or are empty. */
   release(): void {
     for (const { fileLock, directoryLock } of this.#held.splice(0).reverse()) {
@@ -179,6 +201,11 @@ export class LockSet {
   }
 
   #lock(lockable: Lockable): FileLock | null {
+    const inherited = adoptLock(lockable, this.#inherited);
+    if (inherited !== null) {
+      this.#isInherited = true;
+      return inherited;
+    }
     const granted = this.#granted;
     if (granted?.path !== lockable.path) return tryLock(lockable);
     this.#granted = null;

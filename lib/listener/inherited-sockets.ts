@@ -1,0 +1,74 @@
+// Sockets that the process was started with, and which of a gateway's addresses each of them serves.
+
+import { type BoundSocket, type InheritedSocket, isFailure, type NativeFailure, native } from "../native.ts";
+import { canonical, overlaps, type Target } from "./addresses.ts";
+
+/** A socket that was passed for the gateway's port, and is not what its options ask for. */
+export interface Misfit {
+  readonly host: string;
+  readonly port: number;
+  readonly reason: string;
+}
+
+interface Passed extends InheritedSocket {
+  readonly fd: number;
+  readonly role: Target["role"];
+}
+
+export class InheritedSockets {
+  /** Whoever passed them listens by them too, as a supervisor does. */
+  readonly shared: boolean;
+  readonly #passed: readonly Passed[];
+
+  constructor(passed: {
+    readonly listeners: readonly number[];
+    readonly guards: readonly number[];
+    readonly shared: boolean;
+  }) {
+    this.shared = passed.shared;
+    this.#passed = [...describe(passed.listeners, "listen"), ...describe(passed.guards, "guard")];
+  }
+
+  /**
+   * A socket for the gateway's port that can't be used as it is. To bind beside it would fail, and to take it would serve where nobody
+   * has asked for it.
+   */
+  findMisfit(targets: readonly Target[], port: number): Misfit | null {
+    for (const target of targets) {
+      if (this.#find(target, port) !== undefined) continue;
+      const near = this.#passed.find((socket) => socket.port === port && overlaps(target.host, socket));
+      if (near === undefined) continue;
+      const reason = near.reusePort
+        ? "the socket that this process was started with lets others listen beside it (SO_REUSEPORT); leave out ReusePort="
+        : `this process was started with a socket for ${near.address} port ${near.port}${near.listening ? "" : ", which does not listen"}; give both the same address (host here, ListenStream= in a systemd.socket)`;
+      return { host: target.host, port, reason };
+    }
+    return null;
+  }
+
+  /** `null` where there is none for `target`. */
+  adopt(target: Target, port: number): BoundSocket | NativeFailure | null {
+    const found = this.#find(target, port);
+    return found === undefined ? null : native().adoptSocket(found.fd);
+  }
+
+  #find({ host, role, dualStack }: Target, port: number): Passed | undefined {
+    return this.#passed.find(
+      (socket) =>
+        socket.role === role &&
+        canonical(socket.address) === canonical(host) &&
+        (port === 0 || socket.port === port) &&
+        socket.listening === (role === "listen") &&
+        !socket.reusePort &&
+        (host !== "::" || socket.v6only === !dualStack),
+    );
+  }
+}
+
+/** What is no TCP socket is for somebody else. */
+function describe(descriptors: readonly number[], role: Target["role"]): Passed[] {
+  return descriptors.flatMap((fd) => {
+    const socket = native().describeSocket(fd);
+    return isFailure(socket) ? [] : { ...socket, fd, role };
+  });
+}

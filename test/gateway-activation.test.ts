@@ -1,0 +1,137 @@
+// A supervisor that listens itself and passes the socket on: the gateway uses it instead of binding, and leaves it as it was.
+
+import { connect } from "node:net";
+import { describe, expect, onTestFinished } from "vitest";
+import { hasIPv6, hasPython, isLinux, itWhere } from "./support/capabilities.ts";
+import { isPortFree } from "./support/gateways.ts";
+import { fixturePath, TestProcess } from "./support/processes.ts";
+import { freePort, temporaryDirectory } from "./support/temporary.ts";
+
+const itActivates = itWhere(hasPython && isLinux, "needs Python on Linux");
+
+interface Scene {
+  readonly port: number;
+  readonly host?: string | string[];
+  readonly listen?: readonly (readonly [string, number])[];
+  readonly reusePort?: boolean;
+  readonly strangers?: boolean;
+  readonly stateDir?: string;
+}
+
+async function supervisor({ port, host = "127.0.0.1", listen = [["127.0.0.1", port]], ...rest }: Scene) {
+  const { stateDir = temporaryDirectory(), ...flags } = rest;
+  const options = JSON.stringify({ stateDir, port, host });
+  const command = [process.execPath, fixturePath("gateway.mjs"), options];
+  const argument = JSON.stringify({ listen, command, ...flags });
+  const supervisor = new TestProcess("python3", [fixturePath("activation.py"), argument]);
+  await supervisor.next("listening");
+  return supervisor;
+}
+
+/** Connects, asks at once, and resolves with the answer's body, however long nobody accepts. */
+function ask(port: number, host = "127.0.0.1"): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ port, host });
+    let text = "";
+    socket.setEncoding("utf8").on("data", (data) => {
+      text += data;
+    });
+    socket.once("error", reject).once("close", () => resolve(text.split("\r\n\r\n")[1] ?? ""));
+    socket.write("GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    onTestFinished(() => {
+      socket.destroy();
+    });
+  });
+}
+
+describe("a socket that the supervisor passes", () => {
+  itActivates("is used instead of binding, and whoever connected before is served", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port });
+    const early = ask(port);
+    systemd.send("start");
+    const { pid } = await systemd.next("started");
+    const { addresses } = await systemd.next("acquired");
+    expect(addresses[0]).toMatchObject({ address: "127.0.0.1", port, role: "listen" });
+    expect(await early).toBe(`pid ${pid}`);
+    expect(await isPortFree(port)).toBe("EADDRINUSE");
+  });
+
+  itActivates("outlives a gateway that is killed: clients wait for the next one", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port });
+    systemd.send("start");
+    await systemd.next("serving");
+    systemd.send("kill");
+    await systemd.next("ended");
+    const between = ask(port);
+    systemd.send("start");
+    const { pid } = await systemd.next("started");
+    expect(await between).toBe(`pid ${pid}`);
+  });
+
+  itActivates("still listens when a gateway has closed in good order", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port });
+    systemd.send("start");
+    await systemd.next("serving");
+    systemd.send("tell close");
+    await systemd.next("done");
+    const between = ask(port);
+    systemd.send("tell exit");
+    await systemd.next("ended");
+    systemd.send("start");
+    const { pid } = await systemd.next("started");
+    expect(await between).toBe(`pid ${pid}`);
+  });
+
+  itActivates("is refused where it is for another address than the gateway's", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port, listen: [["0.0.0.0", port]] });
+    systemd.send("start");
+    const refusal = await systemd.next("refused");
+    expect(refusal).toMatchObject({
+      code: "BIND_FAILED",
+      message: `failed to bind gateway socket on ws://127.0.0.1:${port}: this process was started with a socket for 0.0.0.0 port ${port}; give both the same address (host here, ListenStream= in a systemd.socket)`,
+    });
+  });
+
+  itActivates("is refused where others may listen beside it", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port, reusePort: true });
+    systemd.send("start");
+    expect(await systemd.next("refused")).toMatchObject({
+      code: "BIND_FAILED",
+      message: expect.stringContaining("leave out ReusePort="),
+    });
+  });
+
+  itActivates("is nobody's where LISTEN_PID names another process", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port, strangers: true });
+    systemd.send("start");
+    expect(await systemd.next("refused")).toMatchObject({ code: "ALREADY_LISTENING" });
+  });
+
+  itActivates("does not make two gateways of one state directory", async () => {
+    const [port, stateDir] = [await freePort(), temporaryDirectory()];
+    const systemd = await supervisor({ port, stateDir });
+    systemd.send("start");
+    await systemd.next("serving");
+    systemd.send("start");
+    expect(await systemd.next("refused")).toMatchObject({ code: "ALREADY_LISTENING" });
+  });
+
+  itWhere(hasPython && isLinux && hasIPv6, "needs Python and IPv6")("serves both halves of localhost", async () => {
+    const port = await freePort();
+    const listen = [
+      ["::1", port],
+      ["127.0.0.1", port],
+    ] as const;
+    const systemd = await supervisor({ port, host: "localhost", listen });
+    systemd.send("start");
+    const { pid } = await systemd.next("started");
+    await systemd.next("serving");
+    expect([await ask(port), await ask(port, "::1")]).toEqual([`pid ${pid}`, `pid ${pid}`]);
+  });
+});
