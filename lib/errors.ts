@@ -54,6 +54,8 @@ export interface GatewayLockErrorDetails {
   readonly owner?: OwnerRecord | undefined;
   readonly listener?: PortListener | undefined;
   readonly health?: HealthReport | undefined;
+  /** In place of what follows from the code. */
+  readonly exitCode?: number | undefined;
 }
 
 /** The codes for which the same call may succeed later, when the other gateway has gone. */
@@ -88,11 +90,15 @@ export class GatewayLockError extends Error {
   /** Of `NOT_HEALTHY`: what came of asking the owner for the last time. */
   declare readonly health?: HealthReport;
 
-  constructor(code: GatewayLockErrorCode, message: string, { cause, ...details }: GatewayLockErrorDetails = {}) {
+  constructor(
+    code: GatewayLockErrorCode,
+    message: string,
+    { cause, exitCode, ...details }: GatewayLockErrorDetails = {},
+  ) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
     this.retryable = RETRYABLE.has(code);
-    this.exitCode = this.retryable ? EXIT.DUPLICATE : EXIT.FAILURE;
+    this.exitCode = exitCode ?? (this.retryable ? EXIT.DUPLICATE : EXIT.FAILURE);
     for (const [key, value] of Object.entries(details)) {
       if (value !== undefined) Object.defineProperty(this, key, { value, enumerable: true });
     }

@@ -1,0 +1,198 @@
+// `gateway-lock run`: holds a gateway's claim for a program that need not know of it.
+//
+// The program inherits the listening sockets, as from systemd, and behind them the locks and the guards: so it holds the claim itself,
+// and goes on holding it if this process is killed. While both are there, this one keeps the locks too, so that it can restore
+// lock files that are deleted, and delete them when the program has ended. The sockets that listen it closes: only who can
+// accept should keep clients waiting.
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { constants } from "node:os";
+import { EXIT, GatewayLockError, systemError } from "../errors.ts";
+import { acquireGateway, type Gateway } from "../gateway.ts";
+import { Child, wordsFor } from "../inheritance.ts";
+import { isFailure, native } from "../native.ts";
+import type { GatewayOptions } from "../options.ts";
+import { detectSupervisor } from "../supervisor/detect.ts";
+
+/** How long a program that has lost its lock may take to end. ms */
+const LOSS_PATIENCE = 10_000;
+
+/** What a terminal sends to all of its foreground processes, and what operators and supervisors send to one. */
+const FORWARDED: readonly NodeJS.Signals[] = [
+  "SIGHUP",
+  "SIGINT",
+  "SIGQUIT",
+  "SIGTERM",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGWINCH",
+];
+
+/** A program that died of one of these has left its own core; a second one of this process helps nobody. */
+const DUMPING: ReadonlySet<NodeJS.Signals> = new Set([
+  "SIGQUIT",
+  "SIGILL",
+  "SIGTRAP",
+  "SIGABRT",
+  "SIGBUS",
+  "SIGFPE",
+  "SIGSEGV",
+  "SIGXCPU",
+  "SIGXFSZ",
+  "SIGSYS",
+]);
+
+export interface RunOptions extends GatewayOptions {
+  /** Takes what the operator is told, a line each. */
+  tell(line: string): void;
+}
+
+/**
+ * Resolves with the program's exit code; if a signal ended it, this process ends by the same one.
+ *
+ * @throws what acquireGateway throws; Error if the program can't be started. Nothing is held then
+ */
+export async function runCommand(command: readonly string[], { tell, ...options }: RunOptions): Promise<number> {
+  if (process.platform === "win32") {
+    throw new Error(
+      "gateway-lock run is not available on Windows, where a program can't inherit locks; call acquireGateway() in the program itself",
+    );
+  }
+  const signals = new SignalRelay();
+  const onWait = () => tell("another gateway has it; waiting until that is gone");
+  subscribe("gateway-lock:wait", onWait);
+  let gateway: Gateway;
+  try {
+    gateway = await acquireGateway({ ...options, signal: signals.early });
+  } catch (error) {
+    if (signals.early.aborted) return endBy(signals.early.reason);
+    throw forSystemd(error);
+  } finally {
+    unsubscribe("gateway-lock:wait", onWait);
+  }
+  if (signals.early.aborted) {
+    await gateway.close();
+    return endBy(signals.early.reason);
+  }
+  let child: ChildProcess;
+  try {
+    child = start(command, gateway);
+    signals.forwardTo(child);
+    await once(child, "spawn"); // or its error
+  } catch (error) {
+    await gateway.close();
+    throw error;
+  }
+  const { code, signal, isAdopted, isLost } = await watch(child, gateway, tell);
+  if (isAdopted) {
+    // It was the program's own, and ended with it.
+  } else if (gateway.isShared) {
+    tell(
+      "the program has ended, but a process that it has left behind still holds the gateway; see gateway-lock status",
+    );
+    gateway.leave();
+  } else await gateway.close();
+  if (isLost) return 1;
+  return signal === null ? (code ?? 1) : endBy(signal);
+}
+
+/** A duplicate has an exit code of its own there, for RestartPreventExitStatus=. */
+function forSystemd(error: unknown): unknown {
+  if (!(error instanceof GatewayLockError && error.retryable) || detectSupervisor() !== "systemd") return error;
+  const { code, message, cause, host, port, url, lockPath, owner, listener } = error;
+  const details = { cause, host, port, url, lockPath, owner, listener };
+  return new GatewayLockError(code, message, { ...details, exitCode: EXIT.SUPERVISED_DUPLICATE });
+}
+
+/**
+ * Starts the program with the claim. The pid that LISTEN_PID must name is known to the program itself alone: so a shell
+ * says it, and becomes the program.
+ */
+function start(command: readonly string[], gateway: Gateway): ChildProcess {
+  const { listeners, locks, guards } = gateway.descriptors;
+  for (const fd of listeners) {
+    const failure = native().lendSocket(fd);
+    if (isFailure(failure)) throw systemError(failure, `descriptor ${fd}`);
+  }
+  const script = 'export LISTEN_PID=$$ GATEWAY_LOCK_PID=$$; exec "$@"';
+  return spawn("/bin/sh", ["-c", script, "gateway-lock", ...oddVariables(), ...command], {
+    stdio: ["inherit", "inherit", "inherit", ...listeners, ...locks, ...guards, "pipe"],
+    env: { ...process.env, ...wordsFor(gateway.descriptors) },
+  });
+}
+
+/** Shells drop variables that they have no syntax for; env(1) sets any. */
+function oddVariables(): readonly string[] {
+  const odd = Object.entries(process.env).filter(([name]) => !/^[A-Za-z_]\w*$/.test(name));
+  return odd.length === 0 ? [] : ["/usr/bin/env", ...odd.map(([name, value]) => `${name}=${value}`)];
+}
+
+interface End {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly isAdopted: boolean;
+  readonly isLost: boolean;
+}
+
+async function watch(child: ChildProcess, gateway: Gateway, tell: (line: string) => void): Promise<End> {
+  const exited = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
+  let isAdopted = false;
+  const channel = new Child(child.stdio.at(-1) as Socket, () => {
+    isAdopted = true;
+    gateway.leave();
+  });
+  gateway.entrustTo(child.pid as number);
+  channel.tellPublished();
+  let isLost = false;
+  gateway.lost.addEventListener("abort", () => {
+    isLost = true;
+    tell(`${gateway.lost.reason.message}; the program is told to end`);
+    child.kill("SIGTERM");
+    setTimeout(() => child.kill("SIGKILL"), LOSS_PATIENCE).unref();
+  });
+  const [code, signal] = await exited;
+  channel.close();
+  return { code, signal, isAdopted, isLost };
+}
+
+/** What becomes of the signals that this process gets. */
+class SignalRelay {
+  readonly #early = new AbortController();
+  #child: ChildProcess | null = null;
+
+  constructor() {
+    for (const signal of FORWARDED) process.on(signal, this.#receive);
+    native().countSentSignals(FORWARDED.map((signal) => constants.signals[signal]));
+  }
+
+  /** Aborts, with the signal's name as its reason, when one comes that would end a process before there is one to forward it to. */
+  get early(): AbortSignal {
+    return this.#early.signal;
+  }
+
+  forwardTo(child: ChildProcess): void {
+    this.#child = child;
+  }
+
+  readonly #receive = (signal: NodeJS.Signals, number: number): void => {
+    const sent = native().takeSentSignals(number);
+    if (this.#child === null) {
+      if (signal !== "SIGWINCH") this.#early.abort(signal);
+      return;
+    }
+    // What the terminal sends, the program has got as well.
+    for (let time = 0; time < sent; time++) this.#child.kill(signal);
+  };
+}
+
+/** Ends this process as the program ended. Returns the exit code that says so where a signal can't: to the first process of a container. */
+function endBy(signal: NodeJS.Signals): number {
+  const code = 128 + constants.signals[signal];
+  if (DUMPING.has(signal) || process.pid === 1) return code;
+  process.removeAllListeners(signal);
+  process.kill(process.pid, signal);
+  return code;
+}
