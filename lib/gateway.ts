@@ -358,6 +358,7 @@ export class Gateway {
   entrustTo(pid: number): void {
     this.#listener.yieldListeners();
     this.#tryPublish({ pid, startTime: startTimeOf(pid), runtime: null, phase: "ready" });
+    notifySystemd({ READY: "1", STATUS: `ready: pid ${pid} serves ${this.url}` });
   }
 
   /** @internal Whether a process has the locks beside this one. */
