@@ -148,8 +148,8 @@ export async function refusalToConnect(port: number, host: string): Promise<stri
 }
 
 /** The body of one answer, over a connection of its own. */
-export async function bodyOf(port: number, host = "127.0.0.1"): Promise<string> {
-  const request = httpGet({ port, host, agent: false, headers: { connection: "close" } });
+export async function bodyOf(port: number, host = "127.0.0.1", path = "/"): Promise<string> {
+  const request = httpGet({ port, host, path, agent: false, headers: { connection: "close" } });
   const [response] = await once(request, "response");
   let body = "";
   for await (const chunk of response.setEncoding("utf8")) body += chunk;

@@ -2,7 +2,7 @@
 
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
@@ -96,6 +96,12 @@ export class Systemd {
 
   async systemctl(...args: readonly string[]): Promise<string> {
     return await this.must("systemctl", ...args);
+  }
+
+  /** The pids of a service, as this machine counts. */
+  processesOf(unit: string): number[] {
+    const pids = readFileSync(this.path(`/sys/fs/cgroup/system.slice/${unit}/cgroup.procs`), "utf8");
+    return pids.trim().split("\n").map(Number);
   }
 
   /** Where this machine finds a file of its root. */

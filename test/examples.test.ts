@@ -1,0 +1,225 @@
+// The templates of examples/: each is read by what reads it in real life, or by what knows its rules.
+
+import { spawnSync } from "node:child_process";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { hasPython, itWhere } from "./support/capabilities.ts";
+import { temporaryDirectory } from "./support/temporary.ts";
+import { Tools } from "./support/tools.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const path = (name: string) => join(root, "examples", name);
+const read = (name: string) => readFileSync(path(name), "utf8");
+/** What examples/supervised.mjs is told by. */
+const SETTINGS = [
+  "STATE_DIRECTORY",
+  "GATEWAY_HOST",
+  "GATEWAY_PORT",
+  "GATEWAY_ON_DUPLICATE",
+  "GATEWAY_DUPLICATE_EXIT_CODE",
+];
+
+const tools = await Tools.install();
+const itWithTools = itWhere(tools instanceof Tools, String(tools));
+const itWithPython = itWhere(hasPython, "needs python3");
+
+function installed(): Tools {
+  if (tools instanceof Tools) return tools;
+  throw new Error(tools);
+}
+
+/** What Python makes of a file, by `expression` over its `path`. */
+function byPython(expression: string, path: string): any {
+  const script = `import json, plistlib, sys, xml.etree.ElementTree as xml\npath = sys.argv[1]\nprint(json.dumps(${expression}))`;
+  const { stdout, stderr } = spawnSync("python3", ["-c", script, path], { encoding: "utf8" });
+  expect(stderr).toBe("");
+  return JSON.parse(stdout);
+}
+
+it("supervised.mjs is told by the settings that the templates use, and by no others", () => {
+  const used = [...read("supervised.mjs").matchAll(/\benv\.(\w+)/g)].map(([, name]) => name);
+  expect(new Set(used)).toEqual(new Set(SETTINGS));
+  const templates = readdirSync(join(root, "examples"), { recursive: true, withFileTypes: true }).filter(
+    (entry) => entry.isFile() && entry.parentPath !== join(root, "examples"),
+  );
+  expect(templates.map(({ name }) => name).sort()).toEqual([
+    "Dockerfile",
+    "ecosystem.config.cjs",
+    "gateway-task.xml",
+    "gateway.service",
+    "gateway.socket",
+    "gateway.yaml",
+    "org.example.gateway-standby.plist",
+    "org.example.gateway.plist",
+  ]);
+  const named = templates.flatMap(({ parentPath, name }) =>
+    [...readFileSync(join(parentPath, name), "utf8").matchAll(/\b(STATE_DIRECTORY|GATEWAY_(?!LOCK)[A-Z_]+)\b/g)].map(
+      ([match]) => match,
+    ),
+  );
+  expect(SETTINGS).toEqual(expect.arrayContaining([...new Set(named)]));
+});
+
+describe("systemd", () => {
+  const analyze = (...args: string[]) => spawnSync("systemd-analyze", args, { encoding: "utf8" });
+  const itAnalyzed = itWhere(analyze("--version").status === 0, "needs systemd-analyze");
+
+  itAnalyzed("systemd has nothing to say against the service and the socket", () => {
+    const folder = temporaryDirectory();
+    // It looks whether the programs are there.
+    const service = read("systemd/gateway.service").replace("/usr/bin/node", process.execPath);
+    writeFileSync(join(folder, "gateway.service"), service);
+    writeFileSync(join(folder, "gateway.socket"), read("systemd/gateway.socket"));
+
+    const { status, stdout, stderr } = analyze(
+      "verify",
+      "--man=no",
+      join(folder, "gateway.service"),
+      join(folder, "gateway.socket"),
+    );
+
+    expect(`${stdout}${stderr}`).toBe("");
+    expect(status).toBe(0);
+  });
+
+  itAnalyzed("the service can do little beside its work: an exposure of less than 2 of 10", () => {
+    const { status, stdout } = analyze("security", "--offline=yes", "--threshold=20", path("systemd/gateway.service"));
+    console.log(stdout.trim().split("\n").at(-1));
+    expect(status).toBe(0);
+  });
+
+  it("the socket is the address that the program asks for", () => {
+    expect(read("systemd/gateway.socket")).toContain("\nListenStream=127.0.0.1:18789\n");
+    expect(read("supervised.mjs")).toMatch(/"127\.0\.0\.1",\n.*18789/);
+  });
+});
+
+describe("launchd", () => {
+  /** Those of launchd.plist(5) that we use; a misspelt one would be ignored. */
+  const KEYS = [
+    "Label",
+    "ProgramArguments",
+    "WorkingDirectory",
+    "EnvironmentVariables",
+    "RunAtLoad",
+    "KeepAlive",
+    "ExitTimeOut",
+    "StandardOutPath",
+    "StandardErrorPath",
+  ];
+  const parse = (name: string) => byPython("plistlib.load(open(path, 'rb'))", path(`launchd/${name}`));
+
+  itWithPython("one starts again what did not succeed, the other everything, and lets it wait", () => {
+    const leaving = parse("org.example.gateway.plist");
+    const standby = parse("org.example.gateway-standby.plist");
+    expect(Object.keys(leaving)).toEqual(KEYS);
+    expect(leaving).toMatchObject({
+      Label: "org.example.gateway",
+      RunAtLoad: true,
+      KeepAlive: { SuccessfulExit: false },
+    });
+    expect(leaving.ProgramArguments).toEqual([
+      expect.stringMatching(/^\/.*node$/),
+      expect.stringMatching(/^\/.*\/supervised\.mjs$/),
+    ]);
+    const { STATE_DIRECTORY } = leaving.EnvironmentVariables;
+    expect(standby).toEqual({
+      ...leaving,
+      EnvironmentVariables: { STATE_DIRECTORY, GATEWAY_ON_DUPLICATE: "standby" },
+      KeepAlive: true,
+    });
+  });
+});
+
+describe("a Windows task", () => {
+  const NAMESPACE = "{http://schemas.microsoft.com/windows/2004/02/mit/task}";
+
+  itWithPython(
+    "is a task by Microsoft's schema, starts every minute unless it runs, and says who starts the gateway",
+    () => {
+      const elements: [string, string | null][] = byPython(
+        "[(e.tag, e.text) for e in xml.parse(path).iter()]",
+        path("windows/gateway-task.xml"),
+      );
+      expect(elements.filter(([tag]) => !tag.startsWith(NAMESPACE))).toEqual([]);
+      const text = new Map(elements.map(([tag, text]) => [tag.slice(NAMESPACE.length), text?.trim() ?? ""]));
+      expect([...text.keys()]).toEqual(
+        expect.arrayContaining(["Task", "Triggers", "Principals", "Settings", "Actions"]),
+      );
+      expect(Object.fromEntries(text)).toMatchObject({
+        Interval: "PT1M",
+        MultipleInstancesPolicy: "IgnoreNew",
+        ExecutionTimeLimit: "PT0S",
+        Command: "%SystemRoot%\\System32\\cmd.exe",
+      });
+      // With /s, cmd takes off the first quote and the last one, and leaves the others alone.
+      const [, line = ""] = /^\/d \/s \/c "(.*)"$/.exec(text.get("Arguments") ?? "") ?? [];
+      const [supervisor, stateDirectory, start] = line.split(" && ");
+      expect(supervisor).toBe('set "GATEWAY_LOCK_SUPERVISOR=schtasks"');
+      expect(stateDirectory).toMatch(/^set "STATE_DIRECTORY=.*"$/);
+      expect(start).toMatch(/^".*\\node\.exe" supervised\.mjs$/);
+    },
+  );
+});
+
+describe("Docker", () => {
+  itWithTools("a linter has nothing to say against the Dockerfile", async () => {
+    const { validate } = await installed().module("dockerfile-utils/lib/main.js");
+    expect(validate(read("docker/Dockerfile"))).toEqual([]);
+  });
+});
+
+describe("Kubernetes", () => {
+  /** The paths of what nobody looked at: the validators of kubernetes-models let names pass that they do not know. */
+  function watched(value: any, unseen: Set<string>, path = ""): any {
+    if (typeof value !== "object" || value === null) return value;
+    for (const key of Object.keys(value)) unseen.add(`${path}/${key}`);
+    return new Proxy(value, {
+      get: (target, key) => {
+        unseen.delete(`${path}/${String(key)}`);
+        return typeof key === "string" && Object.hasOwn(target, key)
+          ? watched(target[key], unseen, `${path}/${key}`)
+          : target[key];
+      },
+    });
+  }
+
+  async function documents(): Promise<any[]> {
+    const { parseAllDocuments } = (await installed().module("yaml/dist/index.js")).default;
+    return parseAllDocuments(read("kubernetes/gateway.yaml")).map((document: any) => {
+      expect(document.errors).toEqual([]);
+      return document.toJS();
+    });
+  }
+
+  itWithTools(
+    "the manifest is valid by the schemas of Kubernetes, and has no field that they do not know",
+    async () => {
+      const [deployment, claim] = await documents();
+      for (const [name, document] of [
+        ["IoK8sApiAppsV1Deployment", deployment],
+        ["IoK8sApiCoreV1PersistentVolumeClaim", claim],
+      ]) {
+        const { validate } = await installed().module(`kubernetes-models/_schemas/${name}.js`);
+        const unseen = new Set<string>();
+        expect({ ok: validate(watched(document, unseen)), errors: validate.errors }).toEqual({
+          ok: true,
+          errors: null,
+        });
+        expect([...unseen].filter((path) => !path.includes("abels/"))).toEqual([]);
+      }
+    },
+  );
+
+  itWithTools("there are never two pods at a time, and all three probes ask the gateway itself", async () => {
+    const [{ spec }] = await documents();
+    expect(spec).toMatchObject({ replicas: 1, strategy: { type: "Recreate" } });
+    expect(spec.template.metadata.labels).toEqual(spec.selector.matchLabels);
+    const [{ startupProbe, livenessProbe, readinessProbe }] = spec.template.spec.containers;
+    for (const { exec } of [startupProbe, livenessProbe, readinessProbe]) {
+      expect(exec.command).toEqual(["node_modules/.bin/gateway-lock", "probe", "http://127.0.0.1:18789"]);
+    }
+  });
+});
