@@ -303,15 +303,12 @@ export class Gateway {
   }
 
   /**
-   * A request handler for `/healthz`: 200 and `{"ok":true,"status":"live","phase":…}`. Peers on this host also get `pid` and
-   * `ownerId`, by which a prober knows that the owner of the lock has answered.
+   * A request handler for `/healthz`: 200 and `{"ok":true,"status":"live","phase":…}`. Peers on a loopback address also get `pid`
+   * and `ownerId`, by which a prober knows that the owner of the lock has answered.
    */
   readonly healthz = (request: IncomingMessage, response: ServerResponse): void => {
     const { phase, pid, ownerId } = this.#owner;
-    const { remoteAddress, localAddress } = request.socket;
-    // A connection from an address to itself comes from this host, as a prober's does where there is no loopback listener.
-    const isNear = isLoopback(remoteAddress) || (remoteAddress !== undefined && remoteAddress === localAddress);
-    const identity = isNear ? { pid, ownerId } : {};
+    const identity = isLoopback(request.socket.remoteAddress) ? { pid, ownerId } : {};
     const body = JSON.stringify({ ok: true, status: "live", phase, ...identity });
     response.writeHead(200, { "content-type": "application/json", "cache-control": "no-store" }).end(body);
   };

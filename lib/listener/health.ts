@@ -2,10 +2,11 @@
 
 import type { IncomingMessage } from "node:http";
 import type { RequestOptions } from "node:https";
+import { networkInterfaces } from "node:os";
 import { codeOf, printable, reasonOf } from "../errors.ts";
 import type { OwnerRecord } from "../lock/record.ts";
 import { callAt, onAbort } from "../lock/wait.ts";
-import { parseAddress, reachable } from "./addresses.ts";
+import { canonical, parseAddress, reachable } from "./addresses.ts";
 
 /** How a gateway is asked whether it is well. */
 export interface HealthOptions {
@@ -83,6 +84,7 @@ export async function probe(url: string, ownerId: string | null, options: ProbeO
       host,
       port,
       path,
+      localAddress: nearestTo(host),
       agent: false,
       headers: { accept: "application/json", connection: "close" },
       rejectUnauthorized: false,
@@ -172,6 +174,17 @@ function describeFailure(error: unknown, progress: string): Finding {
   if (code.startsWith("HPE_")) return against(`the answer is not HTTP (${code})`);
   if (code === "EPROTO" || code.startsWith("ERR_SSL_")) return against(`it does not speak TLS (${code})`);
   return against(printable(reasonOf(error)));
+}
+
+/**
+ * A gateway tells only loopback peers who it is, and one that listens on another address of this host has no loopback to be asked at. On Linux a connection
+ * may come from the loopback to any of the host's addresses.
+ */
+function nearestTo(host: string): string | undefined {
+  if (process.platform !== "linux") return undefined;
+  const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  const address = own.find((one) => !one.internal && canonical(one.address) === host);
+  return address && (address.family === "IPv4" ? "127.0.0.1" : "::1");
 }
 
 interface Target {
