@@ -38,10 +38,15 @@
             "win/file_lock.cc",
             "win/filesystem.cc",
             "win/handle.cc",
+            "win/inherited.cc",
             "win/listener.cc",
             "win/lock_wait.cc",
+            "win/notify.cc",
+            "win/port_sockets.cc",
             "win/process.cc",
+            "win/process_handle.cc",
             "win/request.cc",
+            "win/sent_signals.cc",
             "win/stay_loaded.cc",
             "win/wide.cc"
           ],
@@ -58,11 +63,18 @@
             "posix/lock_wait.cc",
             "posix/sent_signals.cc",
             "posix/thread.cc",
+            "macos/descriptors.cc",
             "macos/filesystem.cc",
             "macos/listener.cc",
+            "macos/listening.cc",
+            "macos/notify.cc",
+            "macos/port_sockets.cc",
             "macos/process.cc",
+            "macos/process_handle.cc",
+            "macos/sender.cc",
             "macos/stay_loaded.cc",
-            "macos/wait_signal.cc"
+            "macos/wait_signal.cc",
+            "macos/wake.cc"
           ],
           # cflags_cc is for the others: on a Mac, gyp takes the compiler's options from here alone.
           "xcode_settings": {

@@ -32,13 +32,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libproc.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/proc_info.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../process.h"
+#include "../port_sockets.h"
+#include "../posix/address.h"
 
 namespace gateway_lock {
 namespace {
@@ -50,57 +50,33 @@ int Fd(const SocketHandle& socket) noexcept { return static_cast<int>(socket.raw
 
 Failure Failed(const char* syscall) noexcept { return Failure{errno, syscall}; }
 
-struct Address {
-  sockaddr_storage storage = {};
-  socklen_t length = 0;
+struct Wanted : Address {
   std::string text;  // as FindPortSockets spells it: without a zone
   bool dual_stack = false;
 
-  sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
-  bool ipv6() const noexcept { return storage.ss_family == AF_INET6; }
   bool takes_both() const noexcept { return dual_stack && text == kAnyV6; }
-  in_port_t& port() noexcept {
-    return ipv6() ? reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port : reinterpret_cast<sockaddr_in*>(&storage)->sin_port;
-  }
 };
 
-// getaddrinfo with AI_NUMERICHOST reads zones ("fe80::1%en0") and asks no resolver. Not with the port: macOS has crashed on "0"
-// with AI_NUMERICSERV (socketmodule.c of CPython works around it).
-Result<Address> Parse(const BindRequest& request) noexcept {
-  addrinfo hints = {};
-  hints.ai_flags = AI_NUMERICHOST;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(request.host.c_str(), nullptr, &hints, &found); error != 0) {
-    return error == EAI_SYSTEM ? Failed("getaddrinfo") : Failure{EADDRNOTAVAIL, "getaddrinfo"};
-  }
-  Address address;
-  address.length = found->ai_addrlen;
-  __builtin_memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
-  freeaddrinfo(found);
-  address.port() = htons(request.port);
-  address.dual_stack = request.dual_stack && address.ipv6();
+Result<Wanted> Parse(const BindRequest& request) noexcept {
+  Result<Address> address = ParseAddress(request.host, request.port);
+  if (!address.ok()) return address.failure();
+  Wanted wanted = {address.value(), "", request.dual_stack && address.value().ipv6()};
   char text[INET6_ADDRSTRLEN];
-  const void* binary = address.ipv6() ? static_cast<void*>(&reinterpret_cast<sockaddr_in6*>(address.get())->sin6_addr)
-                                      : &reinterpret_cast<sockaddr_in*>(address.get())->sin_addr;
-  if (inet_ntop(address.storage.ss_family, binary, text, sizeof(text)) == nullptr) return Failed("inet_ntop");
-  address.text = text;
-  return address;
+  const void* binary = wanted.ipv6() ? static_cast<void*>(&reinterpret_cast<sockaddr_in6*>(wanted.get())->sin6_addr)
+                                     : &reinterpret_cast<sockaddr_in*>(wanted.get())->sin_addr;
+  if (inet_ntop(wanted.storage.ss_family, binary, text, sizeof(text)) == nullptr) return Failed("inet_ntop");
+  wanted.text = text;
+  return wanted;
 }
 
-bool SetFlag(const SocketHandle& socket, int level, int option, bool on) noexcept {
-  const int value = on ? 1 : 0;
-  return setsockopt(Fd(socket), level, option, &value, sizeof(value)) == 0;
-}
-
-Result<SocketHandle> Bind(Address& address, bool reuse) noexcept {
+Result<SocketHandle> Bind(Wanted& address, bool reuse) noexcept {
   SocketHandle socket(::socket(address.storage.ss_family, SOCK_STREAM, IPPROTO_TCP));
   if (!socket) return Failed("socket");
   // There is no SOCK_CLOEXEC: a child that another thread forks right now has a copy until it ends. Not one that libuv spawns
   // with POSIX_SPAWN_CLOEXEC_DEFAULT (src/unix/process.c); it forks only to change a child's user or group.
   if (fcntl(Fd(socket), F_SETFD, FD_CLOEXEC) == -1 || fcntl(Fd(socket), F_SETFL, O_NONBLOCK) == -1) return Failed("fcntl");
-  if (address.ipv6() && !SetFlag(socket, IPPROTO_IPV6, IPV6_V6ONLY, !address.dual_stack)) return Failed("setsockopt");
-  if (reuse && !SetFlag(socket, SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+  if (address.ipv6() && !SetFlag(Fd(socket), IPPROTO_IPV6, IPV6_V6ONLY, !address.dual_stack)) return Failed("setsockopt");
+  if (reuse && !SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
   if (bind(Fd(socket), address.get(), address.length) == -1) return Failed("bind");
   return socket;
 }
@@ -108,11 +84,11 @@ Result<SocketHandle> Bind(Address& address, bool reuse) noexcept {
 bool InUse(const Result<SocketHandle>& bound) noexcept { return !bound.ok() && bound.failure().code == EADDRINUSE; }
 
 // At this very address the kernel lets nobody else be bound: what is there is ours.
-bool IsOurs(const PortSocket& socket, const Address& address) noexcept {
+bool IsOurs(const PortSocket& socket, const Wanted& address) noexcept {
   return socket.ipv6 == address.ipv6() && socket.address == address.text;
 }
 
-bool Overlaps(const PortSocket& socket, const Address& address) noexcept {
+bool Overlaps(const PortSocket& socket, const Wanted& address) noexcept {
   const bool any = address.text == kAnyV4 || address.text == kAnyV6;
   const bool socket_any = socket.address == kAnyV4 || socket.address == kAnyV6;
   if (socket.ipv6 == address.ipv6()) return any || socket_any || socket.address == address.text;
@@ -120,7 +96,7 @@ bool Overlaps(const PortSocket& socket, const Address& address) noexcept {
 }
 
 // Bound ones first: a socket that begins to listen meanwhile is seen twice rather than never.
-bool HasRival(const Address& address, std::uint16_t port) noexcept {
+bool HasRival(const Wanted& address, std::uint16_t port) noexcept {
   for (const PortUse use : {PortUse::kBound, PortUse::kListening}) {
     Result<std::vector<PortSocket>> found = FindPortSockets(port, use);
     if (!found.ok()) return true;
@@ -131,14 +107,13 @@ bool HasRival(const Address& address, std::uint16_t port) noexcept {
   return false;
 }
 
-// In host order; 0 on failure.
+// 0 on failure.
 std::uint16_t PortOf(const SocketHandle& socket) noexcept {
-  Address address;
-  address.length = sizeof(address.storage);
-  return getsockname(Fd(socket), address.get(), &address.length) == 0 ? ntohs(address.port()) : 0;
+  Result<Address> address = AddressOf(Fd(socket));
+  return address.ok() ? ntohs(address.value().port()) : 0;
 }
 
-Result<SocketHandle> Claim(Address& address) noexcept {
+Result<SocketHandle> Claim(Wanted& address) noexcept {
   // Lost to somebody who looked in the same instant and gave up too, or who has for IPv4 what the kernel chose for IPv6.
   constexpr int kMaxTries = 64;
   const std::uint16_t port = ntohs(address.port());
@@ -153,22 +128,6 @@ Result<SocketHandle> Claim(Address& address) noexcept {
   }
 }
 
-Result<BoundSocket> Describe(SocketHandle socket) noexcept {
-  Address address;
-  address.length = sizeof(address.storage);
-  if (getsockname(Fd(socket), address.get(), &address.length) == -1) return Failed("getsockname");
-  char host[NI_MAXHOST];
-  if (const int error = getnameinfo(address.get(), address.length, host, sizeof(host), nullptr, 0, NI_NUMERICHOST); error != 0) {
-    return error == EAI_SYSTEM ? Failed("getnameinfo") : Failure{EINVAL, "getnameinfo"};
-  }
-  BoundSocket bound;
-  bound.address = host;
-  bound.ipv6 = address.ipv6();
-  bound.port = ntohs(address.port());
-  bound.socket = std::move(socket);
-  return bound;
-}
-
 // The kernel's own name for the socket, scrambled; 0 where it does not tell. fstat(2) gives every socket the inode number 0
 // (soo_stat, bsd/kern/sys_socket.c).
 std::uint64_t IdentityOf(int fd) noexcept {
@@ -180,21 +139,21 @@ std::uint64_t IdentityOf(int fd) noexcept {
 }  // namespace
 
 Result<BoundSocket> Listen(const BindRequest& request) noexcept {
-  Result<Address> address = Parse(request);
+  Result<Wanted> address = Parse(request);
   if (!address.ok()) return address.failure();
   Result<SocketHandle> bound = Claim(address.value());
   if (!bound.ok()) return bound.failure();
   if (listen(Fd(bound.value()), request.backlog) == -1) return Failed("listen");
-  return Describe(std::move(bound.value()));
+  return DescribeBound(std::move(bound.value()));
 }
 
 // Clients get no answer here, where other systems refuse them: see TCPS_CLOSED above.
 Result<BoundSocket> Guard(const BindRequest& request) noexcept {
-  Result<Address> address = Parse(request);
+  Result<Wanted> address = Parse(request);
   if (!address.ok()) return address.failure();
   Result<SocketHandle> bound = Claim(address.value());
   if (!bound.ok()) return bound.failure();
-  return Describe(std::move(bound.value()));
+  return DescribeBound(std::move(bound.value()));
 }
 
 Result<Done> Silence(const SocketHandle&) noexcept { return Failure{ENOTSUP, "shutdown"}; }

@@ -22,7 +22,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "../process.h"
+#include "../port_sockets.h"
 #include "errors.h"
 
 namespace gateway_lock {

@@ -1,4 +1,4 @@
-// Win32, the tables of the IP helper, and the Restart Manager.
+// Win32 and the Restart Manager.
 //
 // Who holds a lock is not to be had: the system tells who has a file open (the Restart Manager, which asks the kernel), and that
 // it is locked (a read of the locked byte is refused, and such a read disturbs nobody). Of several who have it open, the owner
@@ -33,7 +33,7 @@ constexpr auto kProcessCommandLineInformation = static_cast<PROCESSINFOCLASS>(60
 HANDLE Native(const FileHandle& file) noexcept { return reinterpret_cast<HANDLE>(file.raw()); }
 
 FileHandle OpenProcessFor(DWORD access, ProcessId pid) noexcept {
-  const HANDLE process = OpenProcess(access, FALSE, static_cast<DWORD>(pid));
+  const HANDLE process = ::OpenProcess(access, FALSE, static_cast<DWORD>(pid));
   return process == nullptr ? FileHandle() : FileHandle(reinterpret_cast<RawHandle>(process));
 }
 
@@ -94,61 +94,46 @@ std::string ImageOf(const FileHandle& process) noexcept {
   return Narrow(image.substr(0, length));
 }
 
-bool IsInUse(DWORD state, PortUse use) noexcept {
-  switch (use) {
-    case PortUse::kListening:
-      return state == MIB_TCP_STATE_LISTEN;
-    case PortUse::kBound:
-      return false;  // not in these tables
-    case PortUse::kConnected:
-      return state == MIB_TCP_STATE_ESTAB || state == MIB_TCP_STATE_SYN_SENT || state == MIB_TCP_STATE_CLOSE_WAIT;
+LockEvidence FindHolders(const std::string& path, const std::vector<ProcessId>& hints, bool first_only) noexcept {
+  LockEvidence evidence;
+  const std::wstring wide = NativePath(path);
+  const DWORD flags = FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_OVERLAPPED;
+  const HANDLE opened = CreateFileW(wide.c_str(), GENERIC_READ, kShareAll, nullptr, OPEN_EXISTING, flags, nullptr);
+  if (opened == INVALID_HANDLE_VALUE) {
+    const DWORD error = GetLastError();
+    // Where there is no file, there is no lock on it.
+    if (error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND) evidence.locked = Verdict::kNo;
+    return evidence;
   }
-  return false;
-}
+  FileHandle file(reinterpret_cast<RawHandle>(opened));
+  Request request;
+  const bool is_locked = request.ReadLockedByte(Native(file)) == ERROR_LOCK_VIOLATION;
+  if (is_locked) evidence.locked = Verdict::kYes;
 
-PortSocket Describe(const MIB_TCPROW_OWNER_PID& row) noexcept {
-  PortSocket socket;
-  char text[INET_ADDRSTRLEN] = "";
-  InetNtopA(AF_INET, &row.dwLocalAddr, text, sizeof(text));
-  socket.address = text;
-  socket.id = row.dwOwningPid;
-  return socket;
-}
-
-// A socket of both families has a row in each table.
-PortSocket Describe(const MIB_TCP6ROW_OWNER_PID& row) noexcept {
-  PortSocket socket;
-  char text[INET6_ADDRSTRLEN] = "";
-  InetNtopA(AF_INET6, row.ucLocalAddr, text, sizeof(text));
-  socket.address = text;
-  socket.ipv6 = true;
-  socket.v6only = true;
-  socket.id = row.dwOwningPid;
-  return socket;
-}
-
-template <typename Table>
-Result<Done> Search(ULONG family, std::uint16_t port, PortUse use, std::vector<PortSocket>& sockets) noexcept {
-  std::vector<char> memory(16384);
-  for (int tries = 0; tries < kMaxTries; tries++) {
-    DWORD size = static_cast<DWORD>(memory.size());
-    const DWORD error = GetExtendedTcpTable(memory.data(), &size, FALSE, family, TCP_TABLE_OWNER_PID_ALL, 0);
-    if (error == ERROR_INSUFFICIENT_BUFFER) {
-      memory.resize(size + 16384);  // it grows meanwhile
-      continue;
-    }
-    if (error == ERROR_NOT_SUPPORTED) return Done{};  // this family is not there
-    if (error != NO_ERROR) return FailureOf(error, "GetExtendedTcpTable");
-    const auto* table = reinterpret_cast<const Table*>(memory.data());
-    for (DWORD i = 0; i < table->dwNumEntries; i++) {
-      const auto& row = table->table[i];
-      if (ntohs(static_cast<std::uint16_t>(row.dwLocalPort)) == port && IsInUse(row.dwState, use)) {
-        sockets.push_back(Describe(row));
-      }
-    }
-    return Done{};
+  std::vector<ProcessId> users;
+  const bool is_complete = FindUsers(wide, users);
+  const auto self = std::find(users.begin(), users.end(), OwnProcess());
+  if (!is_complete || self == users.end()) return evidence;
+  // This process may have it open twice: once to ask, and once because it is the holder.
+  const bool self_is_hinted = std::find(hints.begin(), hints.end(), OwnProcess()) != hints.end();
+  if (!is_locked) {
+    if (users.size() == 1 && !self_is_hinted) evidence.locked = Verdict::kNo;
+    return evidence;
   }
-  return FailureOf(ERROR_INSUFFICIENT_BUFFER, "GetExtendedTcpTable");
+  if (users.size() == 1) {
+    evidence.holders.push_back(OwnProcess());
+    return evidence;
+  }
+  for (const ProcessId hint : hints) {
+    if (std::find(users.begin(), users.end(), hint) == users.end()) continue;
+    evidence.holders.push_back(hint);
+    if (first_only) return evidence;
+  }
+  // Nobody but one other has it open.
+  if (evidence.holders.empty() && users.size() == 2) {
+    evidence.holders.push_back(users[0] == OwnProcess() ? users[1] : users[0]);
+  }
+  return evidence;
 }
 
 }  // namespace
@@ -197,58 +182,11 @@ std::string DescribeCommand(ProcessId pid) noexcept {
 // A start time counts from 1601, so that pid and start time alone tell a process from those of other boots.
 HostIdentity IdentifyHost() noexcept { return HostIdentity{}; }
 
-LockEvidence FindLockHolders(const std::string& path, const std::vector<ProcessId>& hints, bool first_only) noexcept {
-  LockEvidence evidence;
-  const std::wstring wide = NativePath(path);
-  const DWORD flags = FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_OVERLAPPED;
-  const HANDLE opened = CreateFileW(wide.c_str(), GENERIC_READ, kShareAll, nullptr, OPEN_EXISTING, flags, nullptr);
-  if (opened == INVALID_HANDLE_VALUE) {
-    const DWORD error = GetLastError();
-    // Where there is no file, there is no lock on it.
-    if (error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND) evidence.locked = Verdict::kNo;
-    return evidence;
-  }
-  FileHandle file(reinterpret_cast<RawHandle>(opened));
-  Request request;
-  const bool is_locked = request.ReadLockedByte(Native(file)) == ERROR_LOCK_VIOLATION;
-  if (is_locked) evidence.locked = Verdict::kYes;
-
-  std::vector<ProcessId> users;
-  const bool is_complete = FindUsers(wide, users);
-  const auto self = std::find(users.begin(), users.end(), OwnProcess());
-  if (!is_complete || self == users.end()) return evidence;
-  // This process may have it open twice: once to ask, and once because it is the holder.
-  const bool self_is_hinted = std::find(hints.begin(), hints.end(), OwnProcess()) != hints.end();
-  if (!is_locked) {
-    if (users.size() == 1 && !self_is_hinted) evidence.locked = Verdict::kNo;
-    return evidence;
-  }
-  if (users.size() == 1) {
-    evidence.holders.push_back(OwnProcess());
-    return evidence;
-  }
-  for (const ProcessId hint : hints) {
-    if (std::find(users.begin(), users.end(), hint) == users.end()) continue;
-    evidence.holders.push_back(hint);
-    if (first_only) return evidence;
-  }
-  // Nobody but one other has it open.
-  if (evidence.holders.empty() && users.size() == 2) {
-    evidence.holders.push_back(users[0] == OwnProcess() ? users[1] : users[0]);
-  }
+std::vector<LockEvidence> FindLockHolders(const std::vector<std::string>& paths, const std::vector<ProcessId>& hints,
+                                          bool first_only) noexcept {
+  std::vector<LockEvidence> evidence;
+  for (const std::string& path : paths) evidence.push_back(FindHolders(path, hints, first_only));
   return evidence;
 }
-
-Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use) noexcept {
-  std::vector<PortSocket> sockets;
-  Result<Done> ipv4 = Search<MIB_TCPTABLE_OWNER_PID>(AF_INET, port, use, sockets);
-  if (!ipv4.ok()) return ipv4.failure();
-  Result<Done> ipv6 = Search<MIB_TCP6TABLE_OWNER_PID>(AF_INET6, port, use, sockets);
-  if (!ipv6.ok()) return ipv6.failure();
-  return sockets;
-}
-
-// The tables have the process beside the socket, and that is its id here.
-ProcessId FindSocketOwner(std::uint64_t id, const std::vector<ProcessId>&) noexcept { return static_cast<ProcessId>(id); }
 
 }  // namespace gateway_lock
