@@ -12,9 +12,7 @@ constexpr Failure kUnsupported = {ENOTSUP, "descriptor"};
 
 Result<InheritedSocket> DescribeSocket(RawHandle) noexcept { return kUnsupported; }
 
-Result<BoundSocket> AdoptSocket(RawHandle, bool) noexcept { return kUnsupported; }
-
-void ReturnSocket(RawHandle) noexcept {}
+Result<BoundSocket> AdoptSocket(RawHandle) noexcept { return kUnsupported; }
 
 Result<LockAttempt> AdoptLock(RawHandle, const std::string&, bool) noexcept { return kUnsupported; }
 
