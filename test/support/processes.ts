@@ -25,8 +25,9 @@ export class TestProcess {
   #wake: () => void = () => {};
   #ended = false;
 
-  constructor(command: string, args: readonly string[], options: SpawnOptions = {}) {
-    this.child = spawn(command, args, { ...options, stdio: ["pipe", "pipe", "pipe"] });
+  /** `passed` are its descriptors from 3 on. */
+  constructor(command: string, args: readonly string[], options: SpawnOptions = {}, passed: readonly number[] = []) {
+    this.child = spawn(command, args, { ...options, stdio: ["pipe", "pipe", "pipe", ...passed] });
     this.exited = once(this.child, "close").then(([code, signal]) => {
       this.#ended = true;
       this.#wake();
