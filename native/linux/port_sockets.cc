@@ -101,13 +101,12 @@ Result<std::vector<PortSocket>> AskNetlink(std::uint16_t port, std::uint32_t sta
 
 // One line of the file (proc_pid_net(5)): number, local address, remote address, state, queues, timer, retransmissions, user,
 // timeout, inode. The address is in hexadecimal, in words of 32 bits as this processor reads them.
-bool ReadLine(std::string_view line, bool ipv6, std::uint16_t port, std::uint32_t states, PortSocket& socket) {
-  const std::string text(line);
+bool ReadLine(const std::string& line, bool ipv6, std::uint16_t port, std::uint32_t states, PortSocket& socket) {
   char local[33];
   unsigned int local_port, state;
   unsigned long long inode;
   const int read =
-      sscanf(text.c_str(), " %*u: %32[0-9A-F]:%4X %*[0-9A-F:] %2X %*s %*s %*s %*u %*u %llu", local, &local_port, &state, &inode);
+      sscanf(line.c_str(), " %*u: %32[0-9A-F]:%4X %*[0-9A-F:] %2X %*s %*s %*s %*u %*u %llu", local, &local_port, &state, &inode);
   if (read != 4 || local_port != port || (states & 1u << state) == 0) return false;
   std::uint32_t words[4] = {};
   const std::string hexadecimal(local);
@@ -123,11 +122,13 @@ bool ReadLine(std::string_view line, bool ipv6, std::uint16_t port, std::uint32_
 }
 
 Result<std::vector<PortSocket>> ReadTables(std::uint16_t port, std::uint32_t states) {
+  char local_port[8];
+  snprintf(local_port, sizeof(local_port), ":%04X ", port);
   std::vector<PortSocket> sockets;
   for (const bool ipv6 : {false, true}) {
     const bool was_read = ReadLines(ipv6 ? "/proc/net/tcp6" : "/proc/net/tcp", [&](std::string_view line) {
-      if (PortSocket socket; ReadLine(line, ipv6, port, states, socket)) sockets.push_back(std::move(socket));
-      return true;
+      if (line.find(local_port) == std::string_view::npos) return;
+      if (PortSocket socket; ReadLine(std::string(line), ipv6, port, states, socket)) sockets.push_back(std::move(socket));
     });
     // Where IPv6 is off, its file is not there.
     if (!was_read && !(ipv6 && errno == ENOENT)) return Failure{errno, "open"};

@@ -82,10 +82,7 @@ Inode InodeAt(const std::string& path) {
 class LockTable {
  public:
   LockTable() {
-    const bool was_read = ReadLines("/proc/locks", [this](std::string_view line) {
-      text_.append(line).push_back('\n');
-      return true;
-    });
+    const bool was_read = ReadLines("/proc/locks", [this](std::string_view line) { text_.append(line).push_back('\n'); });
     struct stat pid_namespace;
     lists_all_ = was_read && stat("/proc/self/ns/pid", &pid_namespace) == 0 && pid_namespace.st_ino == kInitialPidNamespace;
   }

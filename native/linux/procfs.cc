@@ -87,7 +87,7 @@ std::string ReadAll(const char* path) {
   return text;
 }
 
-bool ReadLines(const char* path, const std::function<bool(std::string_view)>& line) {
+bool ReadLines(const char* path, const std::function<void(std::string_view)>& line) {
   const FileHandle file = OpenAt(AT_FDCWD, path);
   if (!file) return false;
   std::string text;
@@ -98,7 +98,7 @@ bool ReadLines(const char* path, const std::function<bool(std::string_view)>& li
     text.append(buffer, static_cast<std::size_t>(count));
     std::size_t start = 0;
     for (std::size_t end; (end = text.find('\n', start)) != std::string::npos; start = end + 1) {
-      if (!line(std::string_view(text).substr(start, end - start))) return true;
+      line(std::string_view(text).substr(start, end - start));
     }
     text.erase(0, start);
   }

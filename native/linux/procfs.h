@@ -20,8 +20,8 @@ FileHandle OpenAt(int directory, const char* path, int flags = O_RDONLY) noexcep
 // Empty where it can't be read: files in procfs that have anything to say are not empty.
 std::string ReadAll(const char* path);
 
-// Calls `line` for each line of the file, as long as it says so; false, with errno, where the file can't be read.
-bool ReadLines(const char* path, const std::function<bool(std::string_view)>& line);
+// Calls `line` for each line of the file; false, with errno, where the file can't be read.
+bool ReadLines(const char* path, const std::function<void(std::string_view)>& line);
 
 // A descriptor of some process.
 class Descriptor {

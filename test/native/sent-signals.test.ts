@@ -35,7 +35,7 @@ itWithTerminal("counts a signal that a process sends, and not the same one from 
     ["SIGQUIT", "SIGUSR2"],
     ["SIGHUP", "SIGHUP"],
   ] as const) {
-    await caller.call("listen", name);
+    await caller.call("on", name);
     expect(await caller.call("countSentSignals", [constants.signals[name]])).toBeNull();
     await caller.call("raise", name);
     expect(await caller.next("signal")).toMatchObject({ name, sent: 1 });
@@ -46,8 +46,8 @@ itWithTerminal("counts a signal that a process sends, and not the same one from 
 
 it("counts until it is asked, for each signal by itself, and goes on with the handler that was there", async () => {
   const caller = await startCaller();
-  await caller.call("listen", "SIGTERM");
-  await caller.call("listen", "SIGUSR2");
+  await caller.call("on", "SIGTERM");
+  await caller.call("on", "SIGUSR2");
   const signals = [constants.signals.SIGTERM, constants.signals.SIGUSR2];
   expect(await caller.call("countSentSignals", signals)).toBeNull();
   expect(await caller.call("countSentSignals", signals)).toBeNull(); // of no effect
@@ -63,10 +63,10 @@ it("counts until it is asked, for each signal by itself, and goes on with the ha
 
 it("has to be told when the handler was installed anew", async () => {
   const caller = await startCaller();
-  await caller.call("listen", "SIGTERM");
+  await caller.call("on", "SIGTERM");
   await caller.call("countSentSignals", [constants.signals.SIGTERM]);
-  await caller.call("mute", "SIGTERM");
-  await caller.call("listen", "SIGTERM");
+  await caller.call("off", "SIGTERM");
+  await caller.call("on", "SIGTERM");
   caller.child.kill("SIGTERM");
   expect(await caller.next("signal")).toMatchObject({ sent: 0 });
   await caller.call("countSentSignals", [constants.signals.SIGTERM]);
@@ -76,9 +76,9 @@ it("has to be told when the handler was installed anew", async () => {
 
 it("a signal that nobody listens to any more does what it does by default", async () => {
   const caller = await startCaller();
-  await caller.call("listen", "SIGTERM");
+  await caller.call("on", "SIGTERM");
   await caller.call("countSentSignals", [constants.signals.SIGTERM]);
-  await caller.call("mute", "SIGTERM");
+  await caller.call("off", "SIGTERM");
   caller.child.kill("SIGTERM");
   expect(await caller.exited).toMatchObject({ signal: "SIGTERM" });
 });
