@@ -1,6 +1,7 @@
 // What systemd is told of this process, where it asks for it (Type=notify): ready, stopping, waiting.
 
 import type { Cluster } from "node:cluster";
+import { constants } from "node:os";
 import { printable, reasonOf, systemError } from "../errors.ts";
 import type { OwnerRecord } from "../lock/record.ts";
 import { isFailure, native } from "../native.ts";
@@ -8,8 +9,10 @@ import { isFailure, native } from "../native.ts";
 /** systemd reads no datagram that is longer than a page. */
 const MAX_VALUE_LENGTH = 1000;
 /** A start that takes longer than TimeoutStartSec= goes on as long as it says so within every EXTENSION (sd_notify(3)). */
-const EXTENSION = 60_000; // ms
-const EXTENSION_INTERVAL = 20_000; // ms
+const EXTENSION = 30_000; // ms
+const EXTENSION_INTERVAL = 5000; // ms
+/** Where systemd is too busy to take a datagram. */
+const RETRY_INTERVAL = 50; // ms
 
 /**
  * Sends `fields` to the service manager (sd_notify(3)). Without `NOTIFY_SOCKET` nothing happens. Never throws: the gateway matters, and
@@ -18,17 +21,30 @@ const EXTENSION_INTERVAL = 20_000; // ms
 export function notifySystemd(fields: Readonly<Record<string, string>>): void {
   const socket = process.env.NOTIFY_SOCKET;
   if (!socket) return;
-  const lines = Object.entries(fields).map(([name, value]) => `${name}=${printable(value).slice(0, MAX_VALUE_LENGTH)}`);
+  unsent = { ...unsent, ...fields };
+  clearTimeout(retry);
   try {
-    if (!/^[/@]/.test(socket)) throw new Error(`NOTIFY_SOCKET is '${printable(socket)}', which is no Unix socket`);
-    const failure = native().notify(socket, lines.join("\n"));
-    if (isFailure(failure)) throw systemError(failure, printable(socket));
+    if (trySend(socket, unsent)) unsent = {};
+    else retry = setTimeout(notifySystemd, RETRY_INTERVAL, {}).unref();
   } catch (error) {
+    unsent = {};
     warnOnce(error);
   }
 }
 
+let unsent: Readonly<Record<string, string>> = {};
+let retry: NodeJS.Timeout | undefined;
 let hasWarned = false;
+
+/** False where the receiver's queue is full. */
+function trySend(socket: string, fields: Readonly<Record<string, string>>): boolean {
+  if (!/^[/@]/.test(socket)) throw new Error(`NOTIFY_SOCKET is '${printable(socket)}', which is no Unix socket`);
+  const lines = Object.entries(fields).map(([name, value]) => `${name}=${printable(value).slice(0, MAX_VALUE_LENGTH)}`);
+  const failure = native().notify(socket, lines.join("\n"));
+  if (!isFailure(failure)) return true;
+  if (failure.errno === constants.errno.EAGAIN) return false;
+  throw systemError(failure, printable(socket));
+}
 
 function warnOnce(error: unknown): void {
   if (hasWarned) return;
