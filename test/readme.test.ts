@@ -26,7 +26,7 @@ it.each(examples)("the example at line $line runs", async ({ code }) => {
   const port = await freePort();
   // Most examples leave the port out: give them one that does not meet a gateway of this machine.
   const own = code
-    .replace(/acquireGateway\(\{(?![^}]*port:)/g, `acquireGateway({ port: ${port},`)
+    .replace(/(acquire|supervise)Gateway\(\{(?![^}]*port:)/g, `$1Gateway({ port: ${port},`)
     .replaceAll("18789", String(port));
   writeFileSync(join(project, "example.mjs"), own);
 
