@@ -372,10 +372,10 @@ describe("a stranger on the port", () => {
   });
 });
 
-describe("a gateway that uses no kernel lock", () => {
-  const OWNER = "7a3b0f0e-0000-4000-8000-000000000000";
-  const alive = () => ({ pid: process.pid, startTime: isLinux ? startTimeOf(process.pid) : null });
+const OWNER = "7a3b0f0e-0000-4000-8000-000000000000";
+const alive = () => ({ pid: process.pid, startTime: isLinux ? startTimeOf(process.pid) : null });
 
+describe("a gateway that uses no kernel lock", () => {
   it("is believed as the owner of its record, and left in control", async () => {
     const options = await place();
     writeRecord(options, alive());
@@ -412,12 +412,32 @@ describe("a gateway that uses no kernel lock", () => {
   });
 });
 
+describe("a standby of a gateway that uses no kernel lock", () => {
+  it("puts up with it for the whole limit from when it is not well any more", async () => {
+    const options = await place();
+    writeRecord(options, alive());
+    let asked = 0;
+    let unwellSince = 0;
+    await stranger(options.port, (request, response) => {
+      if (++asked <= 5) wellFor(OWNER)(request, response);
+      else {
+        unwellSince ||= performance.now();
+        response.writeHead(503).end();
+      }
+    });
+    const error = await failure({ ...options, onDuplicate: "standby", retry: { interval: 100, limit: 300 } });
+    expect(error.code).toBe("NOT_HEALTHY");
+    expect(performance.now() - unwellSince).toBeGreaterThanOrEqual(150);
+    expect(asked).toBeGreaterThan(6);
+  });
+});
+
 describe("a standby", () => {
   it("waits beside a gateway that is well, whatever the limit, and takes over at once", async () => {
     const options = await place();
     const owner = await ownerProcess(options);
     const told = story();
-    const result = supervise({ ...options, onDuplicate: "standby", retry: { interval: 50, limit: 50 } });
+    const result = supervise({ ...options, onDuplicate: "standby", retry: { interval: 50, limit: 0 } });
     await until(() => told.some(({ event }) => event === "wait"));
     const outcome = await Promise.race([result, new Promise((resolve) => setTimeout(resolve, 300, "still waiting"))]);
     expect(outcome).toBe("still waiting");
@@ -469,7 +489,8 @@ describe("a signal", () => {
     };
     const { signal } = controller;
     const health = { check, timeout: LONG };
-    const result = superviseGateway({ ...options, onDuplicate, health, retry: { interval: LONG }, signal });
+    const retry = { interval: LONG, limit: moment === "asked" ? 0 : LONG };
+    const result = superviseGateway({ ...options, onDuplicate, health, retry, signal });
     await until(() => [...moments, ...told.map(({ event }) => event)].includes(moment));
     controller.abort(reason);
     await expect(result).rejects.toBe(reason);
