@@ -16,7 +16,7 @@ import {
 } from "../lock/record.ts";
 import { locateResources, type Resource } from "../lock/resources.ts";
 import { pause } from "../lock/wait.ts";
-import type { LockEvidence } from "../native.ts";
+import { type LockEvidence, native } from "../native.ts";
 import { DEFAULT_PORT, type ResolvedInspection } from "../options.ts";
 
 /** A lock file, or a directory that is locked itself. */
@@ -74,7 +74,8 @@ async function lookOnce(options: ResolvedInspection): Promise<Picture> {
   const owner = ownerOf(locks);
   const liveness = owner === null ? null : livenessOf(owner);
   const endpoint = owner === null ? null : endpointOf(owner, options.scheme);
-  const hints = owner === null ? holders : [...holders, owner.pid];
+  // Who shares an inherited socket with the owner is of less interest.
+  const hints = owner !== null && holders.includes(owner.pid) ? [owner.pid, ...holders] : holders;
   const listeners: SeenListener[] = [];
   const isCurrent = locked !== false || liveness === "alive";
   for (const [port, hosts] of placesToLook(options, owner, endpoint, isCurrent))
@@ -83,11 +84,12 @@ async function lookOnce(options: ResolvedInspection): Promise<Picture> {
 }
 
 function lookAtLocks(resources: readonly Resource[]): SeenLock[] {
+  const { locksDirectories } = native();
   const places = resources.flatMap((resource) => {
     const { path, isDirectory, lockPath, fallbackLockPath } = resource;
     const files = fallbackLockPath === null ? [lockPath] : [lockPath, fallbackLockPath];
     return [
-      ...(isDirectory ? [{ resource, path, isFile: false, record: null, torn: false }] : []),
+      ...(isDirectory && locksDirectories ? [{ resource, path, isFile: false, record: null, torn: false }] : []),
       ...files.map((file) => ({ resource, path: file, isFile: true, ...readRecord(file) })),
     ];
   });
@@ -128,8 +130,12 @@ function placesToLook(
   return places;
 }
 
-/** Held, and every listener is a holder, the recorded owner among them: that can't be put together from different moments. */
-function provesItself({ locked, holders, owner, listeners }: Picture): boolean {
+/**
+ * What can't be put together from different moments: held, and every listener is a holder, the recorded owner among them; or
+ * nothing at all.
+ */
+function provesItself({ locks, locked, holders, owner, listeners }: Picture): boolean {
+  if (locked === false) return listeners.length === 0 && locks.every(({ record, torn }) => record === null && !torn);
   const isHolder = (pid: number | null | undefined) => holders.includes(pid ?? -1);
   return locked === true && isHolder(owner?.pid) && listeners.length > 0 && listeners.every(({ pid }) => isHolder(pid));
 }

@@ -29,9 +29,10 @@ export async function inspect(options: ResolvedInspection, signal: AbortSignal |
   let picture = await look(options, signal);
   for (let round = 1; ; round++) {
     const health = await ask(picture, options, signal);
-    if (health === null || health.ok || round === MAX_ROUNDS) return judge(picture, health, options);
+    if (health === null || health.ok) return judge(picture, health, options);
     const after = await look(options, signal);
     if (keyOf(after) === keyOf(picture)) return judge(picture, health, options);
+    if (round === MAX_ROUNDS) return judge({ ...after, isSettled: false }, null, options);
     picture = after;
   }
 }

@@ -7,7 +7,7 @@
 
 import { constants } from "node:os";
 import { EXIT, printable } from "../errors.ts";
-import type { OwnerRecord } from "../lock/record.ts";
+import { type Liveness, livenessOf, type OwnerRecord } from "../lock/record.ts";
 import { isFailure, native } from "../native.ts";
 import { type ResolvedStop, resolveStopOptions, type StopOptions } from "../options.ts";
 import { look, type Picture } from "./look.ts";
@@ -54,6 +54,11 @@ type Decision = (Target | Refusal) & { readonly evidence: readonly string[] };
 
 /** For how long SIGKILL may take: a process that waits for a disk does not die at once. ms */
 const DYING = 5000;
+const FATE: Readonly<Record<Liveness, string>> = {
+  alive: "which is alive, and the same process",
+  gone: "which is gone, or another process by now",
+  unknown: "of which nothing is known here",
+};
 /** SIGTERM ends nobody there: Windows has no such signal. */
 const HAS_SIGTERM: boolean = process.platform !== "win32";
 
@@ -115,8 +120,9 @@ class Stop {
       }
       const after = await this.#awaitEnd(target, picture.owner, performance.now() + patience);
       if (after !== null) return this.#succeed(after);
+      const alive = target.all.filter((pid) => this.#processes.get(pid)?.isAlive);
       this.#note(
-        `${pidsOf(target.all.filter((pid) => this.#processes.get(pid)?.isAlive))} has not gone after ${patience}ms`,
+        `after ${patience}ms ${alive.length === 0 ? "somebody else still has the lock" : `${pidsOf(alive)} still there`}`,
       );
     }
     const next = force
@@ -275,29 +281,24 @@ function decide(picture: Picture, options: ResolvedStop): Decision {
   if (pid !== null && force)
     return agree({ asked: [pid], all: isHolder ? state.holders : [pid], isStranger: !isHolder });
 
-  const strangers = strangersIn({ ...picture, holders: state.holders });
-  const [stranger] = strangers;
-  if (state.locked === false && picture.listeners.length === 0) {
-    if (picture.locked === false) return { outcome: "none", next: describeRest(picture), evidence };
+  const { listeners } = picture;
+  if (state.locked === false && picture.locked !== false)
     return refuse(`nobody has the state directory ${state.path}: ${judge(picture, null, options).next}`);
-  }
+  if (state.locked === false && listeners.length === 0)
+    return { outcome: "none", next: describeRest(picture), evidence };
+  const [stranger] = strangersIn({ ...picture, holders: state.holders });
   if (stranger !== undefined) {
     const by = command(`stop --force --pid ${stranger.pid}`, options);
     const who = state.locked === false ? "nobody holds the lock" : "the listener is none of the lock's holders";
     return refuse(`${who}: if pid ${stranger.pid} is what should end, \`${by}\` ends it`);
   }
-  if (
-    state.locked !== true ||
-    state.holders.length === 0 ||
-    picture.listeners.some((listener) => listener.pid === null)
-  )
+  if (state.locked !== true || state.holders.length === 0 || listeners.some((listener) => listener.pid === null))
     return refuse(judge(picture, null, options).next);
-  return decideByRecord(picture, state, options, refuse, agree);
+  return decideByRecord(state, options, refuse, agree);
 }
 
 /** The kernel shows who holds the lock, and nobody else listens. */
 function decideByRecord(
-  picture: Picture,
   { path, holders, record }: State,
   options: ResolvedStop,
   refuse: (next: string) => Decision,
@@ -311,7 +312,7 @@ function decideByRecord(
     );
   if (options.pid !== null && options.pid !== record.pid)
     return refuse(`pid ${options.pid} is not the owner, which is pid ${record.pid}: leave --pid out, or ${byPid}`);
-  const { liveness } = picture;
+  const liveness = livenessOf(record);
   if (holders.includes(record.pid) && liveness === "alive")
     return agree({ asked: [record.pid], all: holders, isStranger: false });
   // Whoever took the lock has died, or its number is another's by now. The holders have inherited the lock, or are just starting.
@@ -333,15 +334,7 @@ function describeEvidence(picture: Picture, { path, locked, holders, record }: S
         ? `${who} holds the lock of`
         : "nobody holds the lock of";
   const evidence = [`${lock} ${path}${locked === null ? " is held" : ""}, by the kernel`];
-  if (record !== null) {
-    const alive = {
-      alive: "which is alive and started when it says",
-      gone: "which is gone",
-      unknown: "of which nothing is known here",
-    };
-    const { liveness } = picture;
-    evidence.push(`the record names pid ${record.pid}${liveness === null ? "" : `, ${alive[liveness]}`}`);
-  }
+  if (record !== null) evidence.push(`the record names pid ${record.pid}, ${FATE[livenessOf(record)]}`);
   if (picture.listeners.length === 0) evidence.push("nobody listens on its port");
   else evidence.push(describeListeners(picture.listeners));
   return evidence;

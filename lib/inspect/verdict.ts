@@ -37,6 +37,7 @@ function decide(picture: Picture, health: Probe | null, requireHealth: boolean):
     if (listeners.length === 0) return "starting";
     if (isProven) return "expected";
     if (listeners.some(({ pid }) => pid === null)) return "unknown";
+    if (requireHealth && !isSettled) return "unknown";
     return requireHealth || health?.contradicts ? "unhealthy" : "expected";
   }
   if (listeners.length > 0) return isSettled ? "foreign-listener" : "unknown";
