@@ -1,10 +1,11 @@
 // Every check of a gateway's surroundings: what was seen, and what to do about it.
 
+import { lstatSync } from "node:fs";
 import { reasonOf } from "../errors.ts";
 import { readRecord } from "../lock/record.ts";
 import { locateResources } from "../lock/resources.ts";
 import { checkArray, checkBoolean, checkReservedPort, type InspectOptions, resolveInspectOptions } from "../options.ts";
-import type { ProfileInstance } from "../profile/isolation.ts";
+import { checkIsolation, type ProfileInstance } from "../profile/isolation.ts";
 import { checkClock, checkLockFile, checkRecord } from "./checks/lock.ts";
 import { checkAddon, checkFilesystem, checkPermissions } from "./checks/place.ts";
 import { checkDerivedPorts, checkEphemeralRange, checkLoopback, checkPortOwner, checkWildcard } from "./checks/port.ts";
@@ -80,23 +81,38 @@ export async function diagnose(options: DoctorOptions): Promise<Finding[]> {
 function survey({ instances = [], ...options }: DoctorOptions): Scene {
   const resolved = resolveInspectOptions(options);
   const resources = locateResources(resolved);
+  const readings = resources.flatMap((resource) =>
+    [resource.lockPath, resource.fallbackLockPath]
+      .filter((path) => path !== null)
+      .map((path) => ({ resource, path, ...readRecord(path) })),
+  );
+  const places = new Set(readings.flatMap(({ path, resource }) => [resource.path, resource.lockDirectory, path]));
   let picture: Promise<Picture> | null = null;
   return {
     options: resolved,
     allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", options.allowNetworkFilesystem, false),
     reserve: options.reserve === undefined ? [] : checkArray("reserve", options.reserve, checkReservedPort),
-    instances,
+    instances: instances.length,
+    isolation: checkIsolation(instances),
     resources,
-    readings: resources.flatMap((resource) =>
-      [resource.lockPath, resource.fallbackLockPath]
-        .filter((path) => path !== null)
-        .map((path) => ({ resource, path, ...readRecord(path) })),
-    ),
+    readings,
+    dates: [...places].flatMap((path) => {
+      const changed = dateOf(path);
+      return changed === null ? [] : [{ path, changed }];
+    }),
     picture: () => {
       picture ??= look(resolved);
       return picture;
     },
   };
+}
+
+function dateOf(path: string): number | null {
+  try {
+    return lstatSync(path).mtimeMs;
+  } catch {
+    return null;
+  }
 }
 
 async function runOne(run: (scene: Scene) => Answer | Promise<Answer>, scene: Scene): Promise<Answer> {

@@ -12,103 +12,116 @@ import { type Answer, answer, type Problem, type Reading, type Scene, unchecked 
 
 /** Clocks of one host do not differ by more. ms */
 const CLOCK_TOLERANCE = 2000;
+const ON_THE_HOST = "look as root on the host itself, or where that gateway was started";
+
+/** What is so of a lock file, and what to do about it; `null` where that is as it should be. */
+interface Remark {
+  readonly what: string;
+  readonly next: string | null;
+}
 
 /** Whether each lock file is there if and only if a gateway of this user, in this pid namespace, holds it. */
 export async function checkLockFile({ picture }: Scene): Promise<Answer> {
   const seen = await picture();
-  const evidence: string[] = [];
-  const problems: Problem[] = [];
+  const remarks = new Map<string, Remark & { readonly paths: string[] }>();
   const hidden: string[] = [];
+  const tell = (path: string, { what, next }: Remark) => {
+    const known = remarks.get(what) ?? { what, next, paths: [] };
+    remarks.set(what, known);
+    known.paths.push(path);
+  };
   for (const resource of new Set(seen.locks.map((lock) => lock.resource))) {
     const locks = seen.locks.filter((lock) => lock.resource === resource);
     const itself = locks.find(({ isFile }) => !isFile);
     const files = locks.filter(({ isFile }) => isFile);
-    const held = files.find(({ locked }) => locked === true);
-    const [file] = files.filter(({ path }) => lookAt(path) !== null);
-    problems.push(...files.flatMap(hazardsOf));
-    if (itself?.locked === true && held === undefined) problems.push(wiped(itself, file));
-    else if (held !== undefined) {
-      const foreign = foreignHolders(held);
-      if (foreign === null) evidence.push(`${held.path} is held by ${describeHolders(held.holders)}`);
-      else problems.push(foreign);
-    } else if (isMissedBy(resource, seen)) problems.push(wipedConfig(files, seen));
-    else if (file === undefined) evidence.push(`there is no ${files[0]?.path}, and nobody holds it`);
+    const there = files.filter(({ path }) => lookAt(path) !== null);
+    for (const { path } of there) {
+      const hazard = hazardOf(path);
+      if (hazard !== null) tell(path, hazard);
+    }
+    const file = files.find(({ locked }) => locked === true) ?? there[0];
+    const path = file?.path ?? resource.lockPath;
+    if (file?.locked === true) tell(path, heldBy(file));
+    else if (itself?.locked === true)
+      tell(path, wiped(`${describeHolders(itself.holders)}, who has ${itself.path} locked`));
+    else if (isMissed(resource, seen))
+      tell(path, wiped(`${describeHolders(seen.holders)}, whose record names this config`));
+    else if (file === undefined) tell(path, { what: "missing, and so held by nobody", next: null });
     else if (file.locked === false || (file.record !== null && livenessOf(file.record) === "gone"))
-      problems.push(leftOver(file));
-    else hidden.push(file.path);
+      tell(path, leftOver(file));
+    else if (isElsewhere(file.record)) tell(path, outOfSight(file.record));
+    else hidden.push(path);
   }
-  if (problems.length === 0 && hidden.length > 0) {
-    return unchecked(
-      `this user can't see whether anybody holds ${hidden.join(", ")}`,
-      "look as root, in the host's own pid namespace",
-    );
-  }
-  return answer(evidence, problems);
+  const texts = [...remarks.values()].map(({ what, next, paths }) => ({
+    evidence: `${what}: ${paths.join(", ")}`,
+    next,
+  }));
+  const problems = texts.filter((text): text is Problem => text.next !== null);
+  if (problems.length === 0 && hidden.length > 0)
+    return unchecked(`whether anybody holds them can't be seen by this user: ${hidden.join(", ")}`, ON_THE_HOST);
+  return answer(
+    texts.map(({ evidence }) => evidence),
+    problems,
+  );
 }
 
-function hazardsOf({ path }: SeenLock): Problem[] {
+function hazardOf(path: string): Remark | null {
   const there = lookAt(path);
-  const refused = (what: string): Problem[] => [
-    { evidence: `${path} ${what}, and is refused by every start`, next: `remove ${path}` },
-  ];
-  if (there === null) return [];
-  if (there.isSymbolicLink()) return refused("is a symbolic link");
-  if (!there.isFile()) return refused("is not a regular file");
-  if (there.nlink > 1) return refused("has a second hard link");
+  const refused = (what: string): Remark => ({
+    what: `${what}, and so refused by every start`,
+    next: `remove ${path}`,
+  });
+  if (there === null) return null;
+  if (there.isSymbolicLink()) return refused("a symbolic link");
+  if (!there.isFile()) return refused("not a regular file");
+  if (there.nlink > 1) return refused("a file with a second hard link");
   const user = process.geteuid?.();
-  if (user === undefined || there.uid === user || (user === 0 && there.uid === lookAt(dirname(path))?.uid)) return [];
-  return refused(`belongs to another user (${there.uid})`);
+  if (user === undefined || there.uid === user || (user === 0 && there.uid === lookAt(dirname(path))?.uid)) return null;
+  return refused(`a file of another user (${there.uid})`);
 }
 
-/** Somebody has the directory, and not the file in it that belongs to that lock. */
-function wiped(itself: SeenLock, file: SeenLock | undefined): Problem {
-  const what = file === undefined ? "its lock file was deleted" : `${file.path} is not the file that was locked`;
+function wiped(owner: string): Remark {
   return {
-    evidence: `${itself.path} is locked by ${describeHolders(itself.holders)}, but ${what}`,
-    next: "look again in a second: a gateway restores it by then. If it stays like this, that process hangs and must be ended, or its lock files lie elsewhere (lockDir)",
+    what: `deleted or replaced under ${owner}`,
+    next: "look again in a second: a gateway restores it by then, or says that its lock is lost. If it stays like this, that process hangs and must be ended, or has its lock files elsewhere (lockDir)",
   };
 }
 
 /** Whether the owner of the state directory says that it has this config, which nobody holds. */
-function isMissedBy({ role, path }: Resource, { locks, owner, liveness }: Picture): boolean {
+function isMissed({ role, path }: Resource, { locks, owner, liveness }: Picture): boolean {
   const state = locks.some(({ resource, locked }) => resource.role === "state" && locked === true);
   return role === "config" && state && liveness === "alive" && owner?.configPath === path;
 }
 
-function wipedConfig(files: readonly SeenLock[], { holders }: Picture): Problem {
+function leftOver({ record }: SeenLock): Remark {
   return {
-    evidence: `${describeHolders(holders)} has the config by its record, but ${files[0]?.path} was deleted or replaced`,
-    next: "look again in a second: a gateway restores it by then, or says that its lock is lost; then end it, and start it again",
-  };
-}
-
-function leftOver({ path, record }: SeenLock): Problem {
-  const writer = record === null ? "" : ` by pid ${record.pid}`;
-  return {
-    evidence: `${path} was left behind${writer}, and nobody holds it`,
+    what: `left behind${record === null ? "" : ` by pid ${record.pid}`}, and held by nobody`,
     next: "it is harmless: the next start takes it over, and its close() deletes it; you may delete it while no gateway runs",
   };
 }
 
-/** `null` if everybody who holds it is seen, and is one of us. */
-function foreignHolders({ path, holders, record }: SeenLock): Problem | null {
-  const here = native().identifyHost().pidNamespace;
+/** Whether a record's pid means nothing here. */
+function isElsewhere(record: OwnerRecord | null): record is OwnerRecord {
+  return record !== null && differs(record.pidNamespace, native().identifyHost().pidNamespace);
+}
+
+function outOfSight({ pidNamespace }: OwnerRecord): Remark {
+  return {
+    what: `of an owner in another pid namespace (${printable(pidNamespace ?? "")}), and whether that holds it can't be seen from here`,
+    next: ON_THE_HOST,
+  };
+}
+
+function heldBy({ holders, record }: SeenLock): Remark {
   if (holders.length === 0) {
-    const elsewhere = record?.pidNamespace != null && record.pidNamespace !== here;
-    const who = elsewhere
+    const who = isElsewhere(record)
       ? `a process of another pid namespace (${printable(record.pidNamespace ?? "")}), a container say`
       : "a process that this user can't see: another user's, or one in another pid namespace";
-    return {
-      evidence: `${path} is held by ${who}`,
-      next: "look as root on the host itself, or where that gateway was started",
-    };
+    return { what: `held by ${who}`, next: ON_THE_HOST };
   }
-  const foreign = holders.filter((pid) => strangenessOf(pid) !== "");
-  if (foreign.length === 0) return null;
-  return {
-    evidence: `${path} is held by ${describeHolders(foreign)}`,
-    next: "look as that user, or in that container; only root or that user can end it",
-  };
+  const isForeign = holders.some((pid) => strangenessOf(pid) !== "");
+  const next = "look as that user, or in that container; only root or that user can end it";
+  return { what: `held by ${describeHolders(holders)}`, next: isForeign ? next : null };
 }
 
 function describeHolders(pids: readonly number[]): string {
@@ -151,7 +164,9 @@ export async function checkRecord({ readings, options, resources, picture }: Sce
         ...contradictions(name, record, { holders: locks.flatMap(({ holders }) => holders), options, resources }),
       );
       evidence.push(`${name} is the owner's`);
-    } else problems.push(...orphaned(name, record, seen));
+    } else if (locks.some(({ locked }) => locked === null) && livenessOf(record) !== "gone") {
+      evidence.push(`${name} is whole; whether its owner is there can't be seen from here`);
+    } else problems.push(orphaned(name, record));
   }
   return answer(evidence.length === 0 ? ["there is none"] : evidence, problems);
 }
@@ -205,31 +220,30 @@ function contradictions(name: string, record: OwnerRecord, { holders, options, r
 }
 
 /** A record whose lock nobody is seen to hold. */
-function orphaned(name: string, record: OwnerRecord, { locked }: Picture): Problem[] {
-  const here = native().identifyHost();
+function orphaned(name: string, record: OwnerRecord): Problem {
   const liveness = livenessOf(record);
   if (liveness === "alive") {
-    if (locked === null) return [];
-    return [
-      {
-        evidence: `${name} is of a process that is there and holds no lock`,
-        next: "a start is refused while its port is busy: it is an older program, or its filesystem does not lock; end it before you start another one",
-      },
-    ];
+    return {
+      evidence: `${name} is of a process that is there and holds no lock`,
+      next: "a start is refused while its port is busy: it is an older program, or its filesystem does not lock; end it before you start another one",
+    };
   }
-  const differs = (recorded: string | null, actual: string | null) => recorded !== null && recorded !== actual;
-  const why = differs(record.bootId, here.bootId)
+  const why = differs(record.bootId, native().identifyHost().bootId)
     ? differs(record.hostname, hostname())
       ? `of another host (${printable(record.hostname ?? "")})`
       : "of an earlier boot"
     : liveness === "unknown"
       ? "of another pid namespace, where its pid means somebody else"
       : "of a process that is gone";
-  return [{ evidence: `${name} is ${why}`, next: "nobody acts on it, and the next start writes over it" }];
+  return { evidence: `${name} is ${why}`, next: "nobody acts on it, and the next start writes over it" };
+}
+
+function differs(recorded: string | null, actual: string | null): boolean {
+  return recorded !== null && recorded !== actual;
 }
 
 /** Whether something here is dated after now, as it is when the clock was set back. */
-export function checkClock({ readings, resources }: Scene): Answer {
+export function checkClock({ readings, dates }: Scene): Answer {
   const now = Date.now();
   const problems: Problem[] = [];
   const add = (what: string, time: number) => {
@@ -241,11 +255,7 @@ export function checkClock({ readings, resources }: Scene): Answer {
   };
   for (const { path, record } of readings)
     if (record?.createdAt != null) add(`the record in ${path} is dated`, Date.parse(record.createdAt));
-  const paths = new Set([
-    ...readings.map(({ path }) => path),
-    ...resources.flatMap(({ path, lockDirectory }) => [path, lockDirectory]),
-  ]);
-  for (const path of paths) add(`${path} was changed`, lookAt(path)?.mtimeMs ?? 0);
+  for (const { path, changed } of dates) add(`${path} was changed`, changed);
   return answer([`nothing is dated after ${new Date(now).toISOString()}`], problems);
 }
 

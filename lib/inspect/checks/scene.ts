@@ -3,7 +3,7 @@
 import type { OwnerRecord } from "../../lock/record.ts";
 import type { Resource } from "../../lock/resources.ts";
 import type { ResolvedInspection } from "../../options.ts";
-import type { ProfileInstance } from "../../profile/isolation.ts";
+import type { IsolationFinding } from "../../profile/isolation.ts";
 import type { Picture } from "../look.ts";
 
 /** A lock file's content. */
@@ -19,9 +19,13 @@ export interface Scene {
   readonly options: ResolvedInspection;
   readonly allowNetworkFilesystem: boolean;
   readonly reserve: readonly number[];
-  readonly instances: readonly ProfileInstance[];
+  /** How many gateways were to be compared, and what they share. */
+  readonly instances: number;
+  readonly isolation: readonly IsolationFinding[];
   readonly resources: readonly Resource[];
   readonly readings: readonly Reading[];
+  /** When each lock file, and each directory that has some, was last changed, in ms since 1970: before the doctor made anything there. */
+  readonly dates: readonly { readonly path: string; readonly changed: number }[];
   /** What the kernel shows, looked at once. Rejects where there is no addon. */
   readonly picture: () => Promise<Picture>;
 }

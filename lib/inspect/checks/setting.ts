@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { EXIT } from "../../errors.ts";
-import { checkIsolation, type IsolationFinding } from "../../profile/isolation.ts";
+import type { IsolationFinding } from "../../profile/isolation.ts";
 import { detectSupervisor, SUPERVISORS } from "../../supervisor/detect.ts";
 import { type Answer, answer, type Problem, type Scene } from "./scene.ts";
 
@@ -16,10 +16,10 @@ const REMEDIES: Readonly<Record<IsolationFinding["kind"], string>> = {
 };
 
 /** Whether the gateways that are to run side by side share anything. */
-export function checkProfiles({ instances }: Scene): Answer {
-  if (instances.length < 2) return answer(["there is no other profile to compare with"]);
-  const problems = checkIsolation(instances).map(({ kind, detail }) => ({ evidence: detail, next: REMEDIES[kind] }));
-  return answer([`${instances.length} profiles share nothing`], problems);
+export function checkProfiles({ instances, isolation }: Scene): Answer {
+  if (instances < 2) return answer(["there is no other profile to compare with"]);
+  const problems = isolation.map(({ kind, detail }) => ({ evidence: detail, next: REMEDIES[kind] }));
+  return answer([`${instances} profiles share nothing`], problems);
 }
 
 /** What each supervisor leaves in the environment. */
