@@ -1,7 +1,7 @@
 // Every check of a gateway's surroundings: what was seen, and what to do about it.
 
 import { lstatSync } from "node:fs";
-import { reasonOf } from "../errors.ts";
+import { printable, reasonOf } from "../errors.ts";
 import { readRecord } from "../lock/record.ts";
 import { locateResources } from "../lock/resources.ts";
 import { checkArray, checkBoolean, checkReservedPort, type InspectOptions, resolveInspectOptions } from "../options.ts";
@@ -74,7 +74,11 @@ const CHECKS: readonly (readonly [CheckName, (scene: Scene) => Answer | Promise<
 export async function diagnose(options: DoctorOptions): Promise<Finding[]> {
   const scene = survey(options);
   const findings: Finding[] = [];
-  for (const [check, run] of CHECKS) findings.push({ check, ...(await runOne(run, scene)) });
+  for (const [check, run] of CHECKS) {
+    const { ok, evidence, next } = await runOne(run, scene);
+    // Paths, records and command lines are other people's text.
+    findings.push({ check, ok, evidence: printable(evidence), next: next === null ? null : printable(next) });
+  }
   return findings;
 }
 

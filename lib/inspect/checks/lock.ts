@@ -3,7 +3,6 @@
 import { lstatSync, readFileSync, type Stats, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
-import { printable } from "../../errors.ts";
 import { livenessOf, type OwnerRecord } from "../../lock/record.ts";
 import type { Resource } from "../../lock/resources.ts";
 import { native } from "../../native.ts";
@@ -107,7 +106,7 @@ function isElsewhere(record: OwnerRecord | null): record is OwnerRecord {
 
 function outOfSight({ pidNamespace }: OwnerRecord): Remark {
   return {
-    what: `of an owner in another pid namespace (${printable(pidNamespace ?? "")}), and whether that holds it can't be seen from here`,
+    what: `of an owner in another pid namespace (${pidNamespace}), and whether that holds it can't be seen from here`,
     next: ON_THE_HOST,
   };
 }
@@ -115,7 +114,7 @@ function outOfSight({ pidNamespace }: OwnerRecord): Remark {
 function heldBy({ holders, record }: SeenLock): Remark {
   if (holders.length === 0) {
     const who = isElsewhere(record)
-      ? `a process of another pid namespace (${printable(record.pidNamespace ?? "")}), a container say`
+      ? `a process of another pid namespace (${record.pidNamespace}), a container say`
       : "a process that this user can't see: another user's, or one in another pid namespace";
     return { what: `held by ${who}`, next: ON_THE_HOST };
   }
@@ -147,7 +146,7 @@ export async function checkRecord({ readings, options, resources, picture }: Sce
   const evidence: string[] = [];
   const problems: Problem[] = [];
   const told = new Set<string>();
-  for (const reading of readings) {
+  for (const reading of seen?.locks.filter(({ isFile }) => isFile) ?? readings) {
     const { path, record, torn, resource } = reading;
     const locks = seen?.locks.filter((lock) => lock.resource.path === resource.path) ?? [];
     const isHeld = locks.some(({ locked }) => locked === true);
@@ -212,7 +211,7 @@ function contradictions(name: string, record: OwnerRecord, { holders, options, r
   const config = resources.find(({ role }) => role === "config")?.path;
   if (record.configPath !== null && config !== undefined && record.configPath !== config) {
     problems.push({
-      evidence: `${name} has the config ${printable(record.configPath)}, not ${config}`,
+      evidence: `${name} has the config ${record.configPath}, not ${config}`,
       next: "give the config that the gateway has, or start it again with this one",
     });
   }
@@ -230,7 +229,7 @@ function orphaned(name: string, record: OwnerRecord): Problem {
   }
   const why = differs(record.bootId, native().identifyHost().bootId)
     ? differs(record.hostname, hostname())
-      ? `of another host (${printable(record.hostname ?? "")})`
+      ? `of another host (${record.hostname})`
       : "of an earlier boot"
     : liveness === "unknown"
       ? "of another pid namespace, where its pid means somebody else"

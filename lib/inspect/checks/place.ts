@@ -70,8 +70,7 @@ function tryLockIn(directory: string, network: boolean): Problem | null {
     return null;
   } catch (error) {
     const { cause } = error as Error;
-    const why =
-      cause === undefined ? "it grants one lock twice" : reasonOf(cause).replace(/ \S*\/\.gateway-lock-doctor-.*/, "");
+    const why = cause === undefined ? "it grants one lock twice" : reasonOf(cause).split(", ")[0];
     return {
       evidence: `${directory} can't be locked (${why})`,
       next: "move it to a local disk that locks, such as ext4",
@@ -91,12 +90,13 @@ export function checkPermissions({ resources, readings }: Scene): Answer {
     for (const directory of [home, resource.lockDirectory]) {
       if (seen.has(directory)) continue;
       seen.add(directory);
+      if (seen.has(nearest(dirname(directory))) && lookAt(directory) === null) continue; // it is made there
       const found = problemsOf(directory);
       if (found === "unwritable" && onlyRecord) problems.push(stateOnly(resource));
       else if (found === "unwritable")
         problems.push({
           evidence: `this user can't write to ${directory}`,
-          next: `give it to the gateway's user (chown, chmod u+rwx), or choose another directory`,
+          next: "give it to the gateway's user (chown, chmod u+rwx), or choose another directory",
         });
       else problems.push(...found);
     }
@@ -129,7 +129,7 @@ function problemsOf(directory: string): Problem[] | "unwritable" {
     return [
       {
         evidence: `${directory} is a symbolic link, which is refused`,
-        next: `remove it, and let the gateway make a directory`,
+        next: "remove it, and let the gateway make a directory",
       },
     ];
   if (!there.isDirectory())

@@ -1,9 +1,9 @@
 // The doctor's checks of the port: who has it, on which addresses, and whether the kernel may give it away.
 
 import { readFileSync } from "node:fs";
-import { formatUrl } from "../../errors.ts";
 import { targetsFor } from "../../listener/addresses.ts";
 import { findListeners, findPortOwner, type SeenListener } from "../../listener/port-owner.ts";
+import { isFailure, native } from "../../native.ts";
 import { DEFAULT_PORT } from "../../options.ts";
 import { derivedFrom, derivedPorts, LAST_PORT } from "../../profile/profile.ts";
 import type { Picture } from "../look.ts";
@@ -12,6 +12,7 @@ import { type Answer, answer, type Problem, type Scene, unchecked } from "./scen
 
 const NO_PORT: Answer = answer(["the kernel chooses the port at the start"]);
 const WILDCARDS: readonly string[] = ["0.0.0.0", "::"];
+const LOOK = "look as root, or as the gateway's user";
 const SETTLE = "stop that process, or give the gateway another port";
 
 /** The port in question; `null` while the kernel has not chosen it. */
@@ -29,14 +30,16 @@ interface Place {
 async function placeOf({ options, picture }: Scene): Promise<Place | null> {
   const seen = await picture();
   const port = portOf(options, seen.owner);
-  const isHidden = seen.locked !== false && seen.holders.length === 0;
-  return port === null
-    ? null
-    : {
-        port,
-        picture: seen,
-        isOwner: ({ pid }) => (pid !== null && isOf(pid, seen.holders)) || (isHidden ? null : false),
-      };
+  if (port === null) return null;
+  const isHeld = seen.locked !== false;
+  const isHidden = isHeld && seen.holders.length === 0;
+  // A socket whose process is hidden belongs to none that is seen.
+  const isShown = !isFailure(native().findPortSockets(port, "listening"));
+  const isOwner: Place["isOwner"] = ({ pid }) => {
+    if (pid === null) return isHeld && (isHidden || !isShown) ? null : false;
+    return isOf(pid, seen.holders) || (isHidden ? null : false);
+  };
+  return { port, picture: seen, isOwner };
 }
 
 /** Whether a process is one of `pids`, or descends from one: a gateway's browser has its ports too. */
@@ -64,6 +67,10 @@ function describe({ pid, command }: Pick<SeenListener, "pid" | "command">): stri
   return command === null ? `pid ${pid}` : `pid ${pid} (${command})`;
 }
 
+function at(address: string, port: number): string {
+  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
 /** Whether the port is the gateway's, or free. */
 export async function checkPortOwner(scene: Scene): Promise<Answer> {
   const place = await placeOf(scene);
@@ -80,8 +87,8 @@ export async function checkPortOwner(scene: Scene): Promise<Answer> {
   const hidden = listeners.find((listener) => isOwner(listener) === null);
   if (hidden !== undefined) {
     return unchecked(
-      `${describe(hidden)} listens on ${formatUrl("tcp", hidden.address, port)}; who holds the lock can't be seen`,
-      "look as root, or as the gateway's user",
+      `${describe(hidden)} listens on ${at(hidden.address, port)}; who holds the lock can't be seen`,
+      LOOK,
     );
   }
   const [listener] = listeners;
@@ -90,7 +97,7 @@ export async function checkPortOwner(scene: Scene): Promise<Answer> {
     const { use, listener: other } = findPortOwner(host, port, picture.holders);
     if (use === null || isOwner(other) !== false) continue;
     const how = use === "bound" ? "has it bound without listening" : "uses it as its own end of a connection";
-    return answer([], [{ evidence: `${describe(other)} ${how}: port ${port} on ${host}`, next: SETTLE }]);
+    return answer([], [{ evidence: `${describe(other)} ${how}: ${at(host, port)}`, next: SETTLE }]);
   }
   return answer([`nobody listens on port ${port}`]);
 }
@@ -98,7 +105,7 @@ export async function checkPortOwner(scene: Scene): Promise<Answer> {
 function heldBy(stranger: SeenListener, isLocked: boolean): Problem {
   const lock = isLocked ? "while another process holds the lock" : "and is no gateway of ours: nobody holds the lock";
   return {
-    evidence: `${describe(stranger)} listens on ${formatUrl("tcp", stranger.address, stranger.port)}, ${lock}`,
+    evidence: `${describe(stranger)} listens on ${at(stranger.address, stranger.port)}, ${lock}`,
     next: SETTLE,
   };
 }
@@ -119,13 +126,13 @@ export async function checkLoopback(scene: Scene): Promise<Answer> {
     if (listeners.length === 0 && other.use === "bound") listeners.push(other.listener);
     for (const stranger of listeners.filter((listener) => isOwner(listener) === false)) {
       problems.push({
-        evidence: `${describe(stranger)} has ${formatUrl("tcp", host, port)}, the other loopback of ${main}: who connects to "localhost" may meet it`,
+        evidence: `${describe(stranger)} has ${at(host, port)}, the other loopback of ${main}: who connects to "localhost" may meet it`,
         next: SETTLE,
       });
     }
   }
-  const guarded = scene.options.loopbackGuard ? "a gateway keeps it off" : "loopbackGuard is off: anybody may take it";
-  return answer([`no stranger has port ${port} on ${guards.join(", ")}; ${guarded}`], problems);
+  const unguarded = scene.options.loopbackGuard ? "" : "; loopbackGuard is off: anybody may take it";
+  return answer([`no stranger has port ${port} on ${guards.join(", ")}${unguarded}`], problems);
 }
 
 /** Whether anybody listens for the whole network on the port. */
@@ -139,7 +146,7 @@ export async function checkWildcard(scene: Scene): Promise<Answer> {
   const problems = open.map((listener): Problem => {
     const who = isOwner(listener) ? `the gateway, ${describe(listener)},` : describe(listener);
     return {
-      evidence: `${who} listens on every address of this host (${listener.address}, port ${port})`,
+      evidence: `${who} listens on every address of this host (${at(listener.address, port)})`,
       next: isOwner(listener) ? "choose the host 127.0.0.1 or localhost, unless the network is to reach it" : SETTLE,
     };
   });
@@ -184,15 +191,23 @@ export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
   const derived = derivedFrom(port);
   const hosts = targetsFor(scene.options.hosts, true).map(({ host }) => host);
   const problems: Problem[] = [];
+  const hidden: number[] = [];
   for (const one of derivedPorts(derived)) {
     for (const listener of await findListeners(hosts, one, picture.holders)) {
-      if (isOwner(listener) === true) continue;
+      const isOurs = isOwner(listener);
+      if (isOurs === null) hidden.push(one);
+      if (isOurs !== false) continue;
       problems.push({
         evidence: `${describe(listener)} listens on port ${one}, which is derived from ${port}`,
         next: "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
       });
     }
   }
+  if (problems.length === 0 && hidden.length > 0)
+    return unchecked(
+      `whether those who listen belong to the gateway can't be seen by this user: ${hidden.join(", ")}`,
+      LOOK,
+    );
   if (derived.cdp[1] > LAST_PORT)
     problems.push({
       evidence: `port ${port} leaves no room for all derived ports: they end at ${derived.cdp[1]}`,

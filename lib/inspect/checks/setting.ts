@@ -61,7 +61,7 @@ export async function checkSupervisor({ readings, picture }: Scene): Promise<Ans
   }
   const owner = readings.find(({ record }) => record !== null)?.record ?? null;
   if (owner !== null) evidence.push(`the gateway of pid ${owner.pid} by ${owner.supervisor ?? "none"}`);
-  const holders = (await picture().catch(() => null))?.holders ?? [];
+  const holders = owner?.supervisor === "systemd" ? ((await picture().catch(() => null))?.holders ?? []) : [];
   const unit = holders.map(unitOf).find((found) => found !== null);
   const looping = unit == null ? null : await restartsDuplicates(unit);
   if (looping !== null) problems.push(looping);
