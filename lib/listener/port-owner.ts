@@ -47,11 +47,26 @@ export async function findListeners(
   port: number,
   hints: readonly number[],
 ): Promise<SeenListener[]> {
-  const found = native().findPortSockets(port, "listening");
-  if (isFailure(found)) return await askForListeners(hosts, port);
-  const sockets = found.filter((socket) => [...hosts].some((host) => overlaps(host, socket)));
-  const owners = ownersOf(sockets, hints);
-  return sockets.map(({ address }, index) => ({ address, port, ...(owners[index] ?? NOBODY) }));
+  return await findListenersOn(hosts, [port], hints);
+}
+
+/** The same for many ports, in one walk through all processes. */
+export async function findListenersOn(
+  hosts: Iterable<string>,
+  ports: readonly number[],
+  hints: readonly number[],
+): Promise<SeenListener[]> {
+  const places: { readonly port: number; readonly socket: PortSocket }[] = [];
+  for (const port of ports) {
+    const found = native().findPortSockets(port, "listening");
+    if (isFailure(found)) return (await Promise.all(ports.map((one) => askForListeners(hosts, one)))).flat();
+    for (const socket of found) if ([...hosts].some((host) => overlaps(host, socket))) places.push({ port, socket });
+  }
+  const owners = ownersOf(
+    places.map(({ socket }) => socket),
+    hints,
+  );
+  return places.map(({ port, socket }, index) => ({ address: socket.address, port, ...(owners[index] ?? NOBODY) }));
 }
 
 /** Where the kernel's tables can't be read. */

@@ -149,16 +149,16 @@ function spellings(a: Place, b: Place): string {
   return a.path === b.path ? a.path : `${a.path}, which is ${b.path}`;
 }
 
-/** "18800-18899, 18901". */
-function rangesOf(ports: readonly number[]): string {
+/** "ports 18800-18899, 18901". */
+export function rangesOf(ports: readonly number[]): string {
   const ranges: [number, number][] = [];
-  for (const port of [...ports].sort((a, b) => a - b)) {
+  for (const port of [...new Set(ports)].sort((a, b) => a - b)) {
     const last = ranges.at(-1);
     if (last !== undefined && port === last[1] + 1) last[1] = port;
     else ranges.push([port, port]);
   }
   const text = ranges.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join(", ");
-  return ports.length === 1 ? `port ${text}` : `ports ${text}`;
+  return /^\d+$/.test(text) ? `port ${text}` : `ports ${text}`;
 }
 
 function placeAt(path: string): Place {

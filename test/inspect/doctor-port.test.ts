@@ -246,7 +246,7 @@ describe("derived-ports", () => {
     const gateway = await acquire(options);
     const port = gateway.port + 2;
     const ours = await aStranger(port, "127.0.0.1");
-    const evidence = `pid \\d+ .* listens on port ${port}, which is derived from ${gateway.port}`;
+    const evidence = `pid \\d+ .* listens on ports? ${port}\\b.*, derived from ${gateway.port}`;
     expect((await findingOf("derived-ports", options)).evidence).not.toMatch(evidence);
     await gateway.close();
     expectFault(await findingOf("derived-ports", options), evidence, /another port/);

@@ -2,9 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import { targetsFor } from "../../listener/addresses.ts";
-import { findListeners, findPortOwner, type SeenListener } from "../../listener/port-owner.ts";
+import { findListeners, findListenersOn, findPortOwner, type SeenListener } from "../../listener/port-owner.ts";
 import { isFailure, native } from "../../native.ts";
 import { DEFAULT_PORT } from "../../options.ts";
+import { rangesOf } from "../../profile/isolation.ts";
 import { derivedFrom, derivedPorts, LAST_PORT } from "../../profile/profile.ts";
 import type { Picture } from "../look.ts";
 import { readEphemeralRange } from "./ephemeral-range.ts";
@@ -192,20 +193,22 @@ export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
   const hosts = targetsFor(scene.options.hosts, true).map(({ host }) => host);
   const problems: Problem[] = [];
   const hidden: number[] = [];
-  for (const one of derivedPorts(derived)) {
-    for (const listener of await findListeners(hosts, one, picture.holders)) {
-      const isOurs = isOwner(listener);
-      if (isOurs === null) hidden.push(one);
-      if (isOurs !== false) continue;
-      problems.push({
-        evidence: `${describe(listener)} listens on port ${one}, which is derived from ${port}`,
-        next: "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
-      });
-    }
+  const strangers = new Map<string, number[]>();
+  for (const listener of await findListenersOn(hosts, derivedPorts(derived), picture.holders)) {
+    const isOurs = isOwner(listener);
+    if (isOurs === null) hidden.push(listener.port);
+    if (isOurs === false)
+      strangers.set(describe(listener), [...(strangers.get(describe(listener)) ?? []), listener.port]);
+  }
+  for (const [stranger, ports] of strangers) {
+    problems.push({
+      evidence: `${stranger} listens on ${rangesOf(ports)}, derived from ${port}`,
+      next: "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
+    });
   }
   if (problems.length === 0 && hidden.length > 0)
     return unchecked(
-      `whether those who listen belong to the gateway can't be seen by this user: ${hidden.join(", ")}`,
+      `whether those who listen belong to the gateway can't be seen by this user: ${rangesOf(hidden)}`,
       LOOK,
     );
   if (derived.cdp[1] > LAST_PORT)
