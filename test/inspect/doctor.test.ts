@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { type CheckName, type DoctorOptions, diagnose, type Finding } from "../../lib/inspect/doctor.ts";
-import { hasFlockCommand, hasPython, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
+import { hasFlockCommand, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
 import {
   diagnoseElsewhere,
   expectFault,
@@ -28,7 +28,15 @@ import {
   pick,
 } from "../support/doctor.ts";
 import { acquire, deadPid, holdWithFlock, recordOf } from "../support/gateways.ts";
-import { asOtherUser, canInjectFaults, canRunAsOtherUser, OTHER_UID, seesAllLocks } from "../support/locks.ts";
+import {
+  asOtherUser,
+  canInjectFaults,
+  canMountFuse,
+  canRunAsOtherUser,
+  FUSE,
+  OTHER_UID,
+  seesAllLocks,
+} from "../support/locks.ts";
 import { fixturePath, startFixture, startGateway, TestProcess } from "../support/processes.ts";
 import { hashedLock, STATE_LOCK } from "../support/resources.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
@@ -174,12 +182,6 @@ describe("permissions", () => {
     },
   );
 });
-
-const FUSE = ["--mount", "python3", fixturePath("lock-fuse.py")];
-const canMountFuse =
-  isRoot &&
-  hasPython &&
-  spawnSync("unshare", [...FUSE, "/mnt", "fuse.sshfs", "true"], { stdio: "ignore" }).status === 0;
 
 describe("filesystem", () => {
   const itOnFuse = itWhere(canMountFuse, "needs root, FUSE and Python");

@@ -1,19 +1,12 @@
 // Proves that a directory which other hosts may write as well holds no gateway's lock without the user's consent.
 
-import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { hasPython, isRoot, itWhere } from "../support/capabilities.ts";
+import { itWhere } from "../support/capabilities.ts";
+import { canMountFuse, FUSE } from "../support/locks.ts";
 import { fixturePath, TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
-const FUSE = ["--mount", "python3", fixturePath("lock-fuse.py")];
-const canMountFuse =
-  isRoot &&
-  hasPython &&
-  existsSync("/dev/fuse") &&
-  spawnSync("unshare", [...FUSE, "/mnt", "fuse.sshfs", "true"], { stdio: "ignore" }).status === 0;
 const it = itWhere(canMountFuse, "needs root, FUSE and Python");
 
 /** A gateway process that sees this directory on a filesystem of this type. */

@@ -49,6 +49,12 @@ export const canMountProc: boolean =
   spawnSync("unshare", ["--mount", "mount", "-t", "proc", "-o", "hidepid=1", "proc", "/proc"], { stdio: "ignore" })
     .status === 0;
 
+/** Arguments of unshare(1) for a command that sees a FUSE filesystem, followed by DIRECTORY TYPE COMMAND… */
+export const FUSE: readonly string[] = ["--mount", "python3", fixturePath("lock-fuse.py")];
+export const canMountFuse: boolean =
+  isRoot &&
+  inTemporary((path) => spawnSync("unshare", [...FUSE, path, "fuse.sshfs", "true"], { stdio: "ignore" }).status === 0);
+
 function inTemporary<T>(use: (directory: string) => T): T {
   const directory = mkdtempSync(join(tmpdir(), "gateway-lock-can-"));
   try {
