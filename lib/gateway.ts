@@ -1,7 +1,6 @@
 // The verb: lock, check, bind, publish; and one place that undoes it all in reverse.
 
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:net";
 import { hostname } from "node:os";
@@ -33,6 +32,7 @@ import {
 } from "./options.ts";
 import { detectSupervisor } from "./supervisor/detect.ts";
 import { describeOwner, notifyOpen, notifyStopping, notifySystemd, WaitNotice } from "./supervisor/notify.ts";
+import { packageVersion } from "./version.ts";
 
 /** For how long a claim is tried again after a wait, although somebody seems to have the port: the old owner is still dying. ms */
 const DYING = 1000;
@@ -189,14 +189,6 @@ function startTimeOf(pid: number): number | null {
 function runtimeName(): string {
   const { bun, deno, node } = process.versions;
   return deno === undefined ? (bun === undefined ? `node ${node}` : `bun ${bun}`) : `deno ${deno}`;
-}
-
-let version: string | undefined;
-
-function packageVersion(): string {
-  version ??= (JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string })
-    .version;
-  return version;
 }
 
 /** A claim that is held: locks, port, guards. It ends with `close()`, or with the process. */

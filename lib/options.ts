@@ -259,17 +259,17 @@ export function resolveStopOptions(options: StopOptions): ResolvedStop {
   return {
     ...inspection,
     force: checkBoolean("force", options.force, false),
-    pid: options.pid === undefined ? null : checkPid(options.pid),
+    pid: options.pid === undefined ? null : checkPid("pid", options.pid),
     timeout: checkTimeout("timeout", options.timeout, STOP_TIMEOUT),
     signal: checkSignal(options.signal),
     onProgress: checkCallback("onProgress", options.onProgress),
   };
 }
 
-function checkPid(value: unknown): number {
-  if (typeof value !== "number") throw invalidType("pid", "a number", value);
+export function checkPid(name: string, value: unknown): number {
+  if (typeof value !== "number") throw invalidType(name, "a number", value);
   if (!Number.isInteger(value) || value < 1 || value > MAX_PID)
-    throw outOfRange("pid", `an integer from 1 to ${MAX_PID}`, value);
+    throw outOfRange(name, `an integer from 1 to ${MAX_PID}`, value);
   return value;
 }
 
@@ -280,7 +280,7 @@ function checkCallback<T>(name: string, value: T): T {
 
 function resolveIdentity(given: GatewayOptions): Placement & Pick<Endpoints, "scheme" | "loopbackGuard"> {
   return {
-    scheme: given.scheme === undefined ? "ws" : checkScheme(given.scheme),
+    scheme: given.scheme === undefined ? "ws" : checkScheme("scheme", given.scheme),
     loopbackGuard: checkBoolean("loopbackGuard", given.loopbackGuard, true),
     stateDir: checkPath("stateDir", given.stateDir),
     configPath: given.configPath === undefined ? null : checkPath("configPath", given.configPath),
@@ -331,14 +331,14 @@ export function checkHealth(value: HealthOptions | undefined): ResolvedHealth {
   };
 }
 
-function checkRequestPath(name: string, value: unknown): string {
+export function checkRequestPath(name: string, value: unknown): string {
   if (typeof value !== "string") throw invalidType(name, "a string", value);
   if (!/^\/[!-~]*$/.test(value)) throw invalidValue(name, value, "must begin with '/' and be percent-encoded");
   return value;
 }
 
 /** ms, more than 0: of what must end. */
-function checkDeadline(name: string, value: unknown, byDefault: number): number {
+export function checkDeadline(name: string, value: unknown, byDefault: number): number {
   const ms = checkTimeout(name, value, byDefault);
   if (ms === 0 || ms === Infinity) throw outOfRange(name, "more than 0 and finite", value);
   return ms;
@@ -455,17 +455,17 @@ function checkHosts(value: unknown): readonly string[] {
   return checkArray("host", value, checkHost);
 }
 
-function checkHost(name: string, value: unknown): string {
+export function checkHost(name: string, value: unknown): string {
   if (typeof value !== "string") throw invalidType(name, "a string", value);
   const host = value === "localhost" ? value : parseAddress(value);
   if (host === null) throw invalidValue(name, value, "must be an IPv4 or IPv6 address, or 'localhost'");
   return host;
 }
 
-function checkScheme(value: unknown): Scheme {
-  if (typeof value !== "string") throw invalidType("scheme", "a string", value);
+export function checkScheme(name: string, value: unknown): Scheme {
+  if (typeof value !== "string") throw invalidType(name, "a string", value);
   if (!(SCHEMES as readonly string[]).includes(value)) {
-    throw invalidValue("scheme", value, `must be one of ${SCHEMES.map((scheme) => `'${scheme}'`).join(", ")}`);
+    throw invalidValue(name, value, `must be one of ${SCHEMES.map((scheme) => `'${scheme}'`).join(", ")}`);
   }
   return value as Scheme;
 }

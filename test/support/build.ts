@@ -5,8 +5,5 @@ import { fileURLToPath } from "node:url";
 
 export function setup(): void {
   const root = fileURLToPath(new URL("../..", import.meta.url));
-  execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"], {
-    cwd: root,
-    stdio: "inherit",
-  });
+  execFileSync("npm", ["run", "--silent", "build:ts"], { cwd: root, stdio: "inherit" });
 }

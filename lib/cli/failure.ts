@@ -1,0 +1,80 @@
+// What a command says when it fails: why, by what, and what to do next.
+
+import { codeOf, EXIT, GatewayLockError, type GatewayLockErrorCode, reasonOf } from "../errors.ts";
+import { UsageError } from "./options.ts";
+import { paint, plain, print, printJson } from "./terminal.ts";
+
+/** `EX_USAGE` of sysexits(3), where 75 and 78 come from too: 1 and 3 are answers. */
+export const EXIT_USAGE = 64;
+
+const BY_STATUS = "'gateway-lock status' with the same options says who it is";
+const BY_DOCTOR = "'gateway-lock doctor' with the same options says what is wrong";
+const NEXT: Readonly<Record<GatewayLockErrorCode, string>> = {
+  ALREADY_LISTENING: BY_STATUS,
+  ALREADY_RUNNING: BY_STATUS,
+  HANDOVER_FAILED: BY_STATUS,
+  NOT_HEALTHY: BY_STATUS,
+  BIND_FAILED: BY_DOCTOR,
+  HANDOFF_FAILED: BY_DOCTOR,
+  LOCK_UNSUPPORTED: BY_DOCTOR,
+  LOCK_FAILED: BY_DOCTOR,
+  LOCK_LOST: BY_DOCTOR,
+};
+
+interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly exitCode: number;
+  readonly cause: string | null;
+  readonly next: string | null;
+}
+
+/** @returns the exit code */
+export async function reportError(
+  error: unknown,
+  { json, command }: { readonly json: boolean; readonly command: string | null },
+): Promise<number> {
+  const failure = describe(error, command);
+  const { message, cause, next, exitCode } = failure;
+  const lines = [
+    `${paint("red", "gateway-lock:", process.stderr)} ${plain(message)}`,
+    ...(cause === null ? [] : [`  cause: ${plain(cause)}`]),
+    ...(next === null ? [] : [`  next:  ${plain(next)}`]),
+    ...(process.env.GATEWAY_LOCK_DEBUG && error instanceof Error ? (error.stack ?? "").split("\n").map(plain) : []),
+  ];
+  try {
+    await print(lines.join("\n"), process.stderr);
+    if (json) await printJson({ error: { ...failure, ...detailsOf(error) } });
+  } catch {
+    // It was tried; the exit code is left to tell.
+  }
+  return exitCode;
+}
+
+function describe(error: unknown, command: string | null): Failure {
+  const message = reasonOf(error);
+  if (error instanceof UsageError) {
+    const help = `gateway-lock${command === null ? "" : ` ${command}`} --help`;
+    return { code: "USAGE", message, exitCode: EXIT_USAGE, cause: null, next: `see ${help}` };
+  }
+  if (error instanceof GatewayLockError) {
+    const cause = error.cause === undefined ? null : reasonOf(error.cause);
+    return {
+      code: error.code,
+      message,
+      exitCode: error.exitCode,
+      cause: cause === null || message.includes(cause) ? null : cause,
+      next: NEXT[error.code],
+    };
+  }
+  const code = codeOf(error) ?? "UNEXPECTED";
+  // Its message has the command that helps.
+  const next = code === "ERR_GATEWAY_LOCK_ADDON" ? null : "GATEWAY_LOCK_DEBUG=1 in the environment shows where";
+  return { code, message, exitCode: EXIT.FAILURE, cause: null, next };
+}
+
+function detailsOf(error: unknown): object {
+  if (!(error instanceof GatewayLockError)) return {};
+  const { retryable, host, port, url, lockPath, owner, listener } = error;
+  return { retryable, host, port, url, lockPath, owner, listener };
+}

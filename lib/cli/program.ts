@@ -1,0 +1,182 @@
+// What commander is told: the commands, their options, and help with examples.
+
+import { checkPid } from "../options.ts";
+import { packageVersion } from "../version.ts";
+import { Command, Option } from "./commander.ts";
+import {
+  type CommandOptions,
+  checked,
+  commonOptions,
+  number,
+  type ParsedOptions,
+  profileFrom,
+  resolveOptions,
+  UsageError,
+} from "./options.ts";
+import { plain } from "./terminal.ts";
+
+/** Command lines, and what each is for. */
+type Examples = readonly (readonly [line: string, purpose: string])[];
+
+/** Does what is asked, and returns the exit code. `own` are the options that only this command has. */
+type Act = (options: CommandOptions, own: Record<string, unknown>, operands: readonly string[]) => Promise<number>;
+
+export interface Outcome {
+  /** Takes the text of --help and --version. */
+  help(text: string): void;
+  done(exitCode: number): void;
+}
+
+const EXIT_CODES = `
+Exit codes:
+  0  yes, done, all good                  64   a mistake in the command line
+  1  no, or it failed                     75   a duplicate (run)
+  3  it does not run (status)             78   a duplicate under systemd (run)
+  4  this user can't see enough (status)  124  the time is up (wait)`;
+
+/** A command's module is loaded when it is asked for: `status` must be quick. */
+export function createProgram(args: readonly string[], outcome: Outcome): Command {
+  const program = new Command("gateway-lock")
+    .description("One gateway per host: who it is, whether it is well, and how to start and stop it.")
+    .usage("<command> [options]")
+    .exitOverride()
+    .configureOutput({ writeOut: outcome.help, writeErr: () => {} })
+    .configureHelp({ showGlobalOptions: true })
+    .helpOption("-h, --help", "show help")
+    .helpCommand("help [command]", "show help for a command")
+    .version(packageVersion(), "-V, --version", "show the version")
+    .addHelpText(
+      "after",
+      formatExamples([
+        ["gateway-lock status", "who is the gateway of the default profile, and is it well?"],
+        ["gateway-lock wait --for ready --state-dir .gateway --timeout 30000", "after a start"],
+        ["gateway-lock stop --profile rescue", "end it, and nobody else"],
+      ]) + EXIT_CODES,
+    );
+  for (const option of commonOptions()) program.addOption(option);
+
+  const add = (name: string, description: string, act: Act, examples: Examples): Command =>
+    program
+      .command(name)
+      .description(description)
+      .addHelpText("after", formatExamples(examples))
+      .action(async (...given: unknown[]) => {
+        const command = given.at(-1) as Command;
+        const options = await resolveOptions(program.opts<ParsedOptions>());
+        outcome.done(await act(options, command.opts(), command.args));
+      });
+
+  add(
+    "run",
+    "hold the claim for a program, and start it with the listening socket",
+    async (options, _own, command) => {
+      if (!args.includes("--") || command.length === 0)
+        throw new UsageError(
+          "write -- and the program after the options: gateway-lock run [options] -- node server.js",
+        );
+      const { runCommand } = await import("./run.ts");
+      const tell = (line: string) => process.stderr.write(`gateway-lock: ${plain(line)}\n`);
+      return await runCommand(command, { ...options.gateway, tell });
+    },
+    [
+      ["gateway-lock run -- node server.js", "it finds its socket at descriptor 3 (LISTEN_FDS)"],
+      ["gateway-lock run --profile rescue --timeout 10000 -- python3 server.py", "give the old one 10 s to leave"],
+    ],
+  )
+    .usage("[options] -- <program> [arguments]")
+    .argument("[program...]");
+
+  add(
+    "status",
+    "say who the gateway is, whether it listens and is well, and what to do next",
+    async (options, { requireHealth }) => {
+      const { statusCommand } = await import("./status.ts");
+      return await statusCommand(options, { requireHealth: requireHealth === true });
+    },
+    [
+      ["gateway-lock status", "of the default profile"],
+      ["gateway-lock status --state-dir .gateway --require-health", "exit code 0 only if it is well"],
+      ["gateway-lock status --profile rescue --json", "for programs"],
+    ],
+  ).option("--require-health", "exit code 1 unless it listens and is well");
+
+  add(
+    "probe",
+    "ask the gateway whether it is well, and nothing else",
+    async (options, _own, [url = null]) => {
+      const { probeCommand } = await import("./probe.ts");
+      return await probeCommand(options, url);
+    },
+    [
+      ["gateway-lock probe", "the owner of the lock, and nobody else is believed"],
+      ["gateway-lock probe http://127.0.0.1:18789/healthz", "whoever answers there"],
+    ],
+  ).argument("[url]", "ws, wss, http or https, host, port, path; default: where the owner of the lock listens");
+
+  add(
+    "wait",
+    "wait until the gateway is ready, or gone",
+    async (options, own) => {
+      const { waitCommand } = await import("./wait.ts");
+      return await waitCommand(options, own.for as "free" | "ready");
+    },
+    [
+      ["gateway-lock wait --for ready --timeout 30000", "after a start; exit code 124 if it takes longer"],
+      ["gateway-lock wait --for free --timeout 10000", "after a stop"],
+    ],
+  ).addOption(new Option("--for <state>", "what to wait for").choices(["free", "ready"]).makeOptionMandatory());
+
+  add(
+    "doctor",
+    "check everything that a gateway needs, and say what to mend",
+    async (options, _own, names) => {
+      const { doctorCommand } = await import("./doctor.ts");
+      const parsed = program.opts<ParsedOptions>();
+      return await doctorCommand(options, await Promise.all(names.map((name) => profileFrom(parsed, name))));
+    },
+    [
+      ["gateway-lock doctor", "of the default profile"],
+      ["gateway-lock doctor --state-dir .gateway --port 18789 --json", "for programs"],
+      ["gateway-lock doctor --profile rescue default", "and whether it keeps out of the default profile's way"],
+    ],
+  ).argument("[names...]", "profiles that are to run beside it");
+
+  add(
+    "stop",
+    "end the gateway, once it is certain which process that is",
+    async (options, own) => {
+      const { stopCommand } = await import("./stop.ts");
+      return await stopCommand(options, { force: own.force === true, pid: own.pid as number | undefined });
+    },
+    [
+      ["gateway-lock stop", "SIGTERM, and wait until it is gone"],
+      ["gateway-lock stop --force --timeout 5000", "and SIGKILL if it is still there after 5 s"],
+    ],
+  )
+    .option("--force", "SIGKILL, if it is still there after --timeout")
+    .addOption(
+      new Option(
+        "--pid <number>",
+        "the process that is meant; with --force also one that listens and holds no lock",
+      ).argParser((text) => checked(() => checkPid("--pid", number(text)))),
+    );
+
+  add(
+    "profiles",
+    "show what profiles come to, and whether they can run side by side",
+    async (_options, _own, names) => {
+      const { profilesCommand } = await import("./profiles.ts");
+      return await profilesCommand(names, program.opts<ParsedOptions>());
+    },
+    [
+      ["gateway-lock profiles default rescue", "exit code 1 if they have something in common"],
+      ["gateway-lock profiles rescue --json", "where it keeps its files, and its port"],
+    ],
+  ).argument("<names...>", "names of profiles; `default` is the one without a name");
+
+  return program;
+}
+
+function formatExamples(examples: Examples): string {
+  return `\nExamples:\n${examples.map(([line, purpose]) => `  # ${purpose}\n  ${line}\n`).join("")}`;
+}

@@ -1,0 +1,91 @@
+// `gateway-lock status`: the verdict, what it rests on, and the next step.
+
+import type { GatewayReport, GatewayVerdict, ListenerReport } from "../inspect/report.ts";
+import { inspectGateway } from "../inspect/status.ts";
+import type { OwnerRecord } from "../lock/record.ts";
+import type { CommandOptions } from "./options.ts";
+import { type Colour, paint, print, printJson, type Row, table } from "./terminal.ts";
+
+/** @returns the exit code */
+export async function statusCommand(
+  { gateway, health, json }: CommandOptions,
+  { requireHealth }: { readonly requireHealth: boolean },
+): Promise<number> {
+  const report = await inspectGateway({ ...gateway, health, requireHealth });
+  await (json ? printJson(report) : print(`${formatVerdict(report)}\n\n${table(rowsOf(report))}`));
+  return report.exitCode;
+}
+
+const VERDICTS: Readonly<Record<GatewayVerdict, readonly [Colour, meaning: string]>> = {
+  unknown: ["yellow", "this user can't see enough to tell"],
+  split: ["red", "the lock is held, but another process listens on the port"],
+  expected: ["green", "the gateway holds the lock and listens"],
+  unhealthy: ["yellow", "the gateway holds the lock and listens, but it is not well"],
+  starting: ["yellow", "the lock is held, and nobody listens yet, or any more"],
+  "foreign-listener": ["red", "the lock is free, but a stranger listens on the port"],
+  "stale-record": ["yellow", "no gateway runs; the last one left its record behind"],
+  free: ["bold", "no gateway runs"],
+};
+
+/** For the first line. */
+export function formatVerdict(report: GatewayReport): string {
+  const [colour] = VERDICTS[report.verdict];
+  return `${paint(colour, report.verdict)}: ${meaningOf(report)}`;
+}
+
+/** A verdict in words. */
+export function meaningOf({ verdict, health }: GatewayReport): string {
+  const [, meaning] = VERDICTS[verdict];
+  return verdict === "expected" && health?.ok ? `${meaning}, and is well` : meaning;
+}
+
+function rowsOf({ lock, owner, listener, health, next }: GatewayReport): Row[] {
+  return [
+    { label: "lock", lines: [formatLock(lock), ...lock.paths] },
+    { label: lock.locked === false && owner !== null ? "record" : "owner", lines: formatOwner(owner) },
+    { label: "listener", lines: listener.length === 0 ? ["nobody"] : listener.map(formatListener) },
+    { label: "health", lines: [formatHealth(health)] },
+    { label: "next", lines: [next] },
+  ];
+}
+
+function formatLock({ locked, holders }: GatewayReport["lock"]): string {
+  if (locked === false) return "free";
+  const held = locked === null ? "this user can't see whether it is held" : "held";
+  return holders.length === 0 ? held : `${held} by pid ${holders.join(", ")}`;
+}
+
+function formatOwner(owner: OwnerRecord | null): string[] {
+  if (owner === null) return ["no record"];
+  const { pid, phase, createdAt, supervisor, runtime, version, hostname, url, stateDir, configPath, configLock } =
+    owner;
+  const facts = [
+    `pid ${pid}`,
+    phase,
+    createdAt && `since ${createdAt}`,
+    supervisor && `under ${supervisor}`,
+    runtime,
+    version && `gateway-lock ${version}`,
+    hostname && `on ${hostname}`,
+  ];
+  const shared = configLock === "state-only" ? " (not locked: its directory can't be written)" : "";
+  return [
+    facts.filter(Boolean).join(", "),
+    ...(url === null ? [] : [`url     ${url}`]),
+    ...(stateDir === null ? [] : [`state   ${stateDir}`]),
+    ...(configPath === null ? [] : [`config  ${configPath}${shared}`]),
+  ];
+}
+
+function formatListener({ address, port, pid, command }: ListenerReport): string {
+  const where = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  if (pid === null) return `${where}, by a process that this user can't see`;
+  return `${where}, by pid ${pid}${command === null ? "" : `: ${command}`}`;
+}
+
+/** In a line: what came of a probe. */
+export function formatHealth(health: GatewayReport["health"]): string {
+  if (health === null) return "nobody was asked";
+  const { ok, status, ms, error } = health;
+  return `${ok ? "well" : `not well: ${error}`} (${status === null ? "no answer" : `status ${status}`}, ${Math.round(ms)} ms)`;
+}
