@@ -1,0 +1,219 @@
+// `gateway-lock probe`, `wait`, `stop`, `doctor` and `profiles`: what they print and how they exit.
+
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { expect, it, onTestFinished } from "vitest";
+import { Command, run, runForJson } from "../support/commands.ts";
+import { listenOn } from "../support/gateways.ts";
+import { startFixture, startGateway, type TestProcess } from "../support/processes.ts";
+import { freePort, temporaryDirectory } from "../support/temporary.ts";
+
+async function serve(options: object): Promise<TestProcess> {
+  const gateway = startGateway(options);
+  await gateway.next("serving");
+  return gateway;
+}
+
+/** Answers every request alike. */
+async function answerWith(status: number, body: unknown): Promise<string> {
+  const paths: string[] = [];
+  const server = createServer((request, response) => {
+    paths.push(request.url ?? "");
+    response.writeHead(status).end(JSON.stringify({ ...(body as object), path: request.url }));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+it("probe asks the owner of the lock, and believes nobody else", async () => {
+  const stateDir = temporaryDirectory();
+  const port = await freePort();
+  const gateway = await serve({ stateDir, port });
+
+  const { json, code, stderr } = await runForJson(["probe", "--state-dir", stateDir]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(json).toMatchObject({ ok: true, url: `ws://127.0.0.1:${port}`, health: { ok: true, status: 200 } });
+  expect((await run(["probe", "--state-dir", stateDir])).stdout).toMatch(
+    new RegExp(`^healthy\n\nurl +ws://127\\.0\\.0\\.1:${port}\nidentity +owner ${json.ownerId}\nhealth +well `),
+  );
+
+  const impostor = await answerWith(200, { ok: true, ownerId: "another" });
+  const asked = await runForJson(["probe", impostor, "--state-dir", stateDir]);
+  expect(asked.json).toMatchObject({ ok: false, exitCode: 1, url: impostor, ownerId: json.ownerId });
+  expect(asked.json.health.error).toContain("ownerId");
+
+  await gateway.kill();
+  const gone = await runForJson(["probe", "--state-dir", stateDir]);
+  expect(gone.json).toMatchObject({ ok: false, exitCode: 1, url: null, ownerId: null, health: null });
+  expect((await run(["probe", "--state-dir", stateDir])).stdout).toMatch(/^not healthy\n\nhealth +nobody was asked\n/);
+});
+
+it("probe with a URL and no gateway's name asks anybody, and says so", async () => {
+  const well = await answerWith(200, { ok: true });
+  const unwell = await answerWith(503, { ok: false });
+
+  expect((await runForJson(["probe", well])).json).toMatchObject({ ok: true, ownerId: null, health: { status: 200 } });
+  expect((await runForJson(["probe", unwell])).json).toMatchObject({ ok: false, exitCode: 1, health: { status: 503 } });
+  const { stdout } = await run(["probe", `${well}/custom?deep=1`]);
+  expect(stdout).toMatch(/^healthy\n[\s\S]*^identity +not checked$[\s\S]*anybody might have answered/m);
+});
+
+it("probe gives up in the time that it is given", async () => {
+  const port = await freePort();
+  await listenOn(port);
+  for (const option of ["--timeout", "--health-timeout"]) {
+    const { json } = await runForJson(["probe", `ws://127.0.0.1:${port}`, option, "50"]);
+    expect(json).toMatchObject({ ok: false, health: { status: null, error: expect.stringContaining("within 50ms") } });
+  }
+});
+
+it("wait --for ready ends when the gateway says that it is ready", async () => {
+  const stateDir = temporaryDirectory();
+  const waiting = new Command(["wait", "--for", "ready", "--state-dir", stateDir, "--json"]);
+  const gateway = startFixture("gateway-contender.mjs");
+  await gateway.next("loaded");
+  const say = async (command: string, fields = {}) => {
+    gateway.send(JSON.stringify({ command, ...fields }));
+    await gateway.next("acquired", "serving", "done");
+  };
+  await say("acquire", { options: { stateDir, port: await freePort() } });
+  await say("serve");
+  expect(waiting.stdout).toBe("");
+  await say("ready");
+
+  const { code, stdout } = await waiting.ended;
+
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ for: "ready", reached: true, report: { owner: { pid: gateway.pid } } });
+  const again = await run(["wait", "--for", "ready", "--state-dir", stateDir]);
+  expect(again).toMatchObject({ code: 0, stdout: expect.stringMatching(/^expected: /), stderr: "" });
+});
+
+it("wait --for free ends when the gateway is killed", async () => {
+  const stateDir = temporaryDirectory();
+  const gateway = await serve({ stateDir, port: await freePort() });
+  const early = await runForJson(["wait", "--for", "free", "--state-dir", stateDir, "--timeout", "50"]);
+  expect(early.json).toMatchObject({ reached: false, exitCode: 124, report: { verdict: "expected" } });
+
+  const waiting = new Command(["wait", "--for", "free", "--state-dir", stateDir]);
+  await gateway.kill();
+
+  expect(await waiting.ended).toMatchObject({ code: 0, stdout: expect.stringMatching(/^(free|stale-record): /) });
+  const { json } = await runForJson(["wait", "--for", "free", "--state-dir", stateDir]);
+  expect(json).toMatchObject({ for: "free", reached: true, exitCode: 0 });
+});
+
+it("wait says at the timeout what it has seen, and exits with 124", async () => {
+  const ended = await run([
+    "wait",
+    "--for",
+    "ready",
+    "--state-dir",
+    temporaryDirectory(),
+    "--timeout",
+    "20",
+    "--port",
+    String(await freePort()),
+  ]);
+  expect(ended).toMatchObject({ code: 124, stdout: "" });
+  expect(ended.stderr).toMatch(/^gateway-lock: not ready after \d+ ms: no gateway runs; .+\n$/);
+});
+
+it("stop ends the owner, and nobody else", async () => {
+  const stateDir = temporaryDirectory();
+  const gateway = await serve({ stateDir, port: await freePort() });
+
+  const { json } = await runForJson(["stop", "--state-dir", stateDir]);
+  expect(json).toMatchObject({ outcome: "stopped", exitCode: 0, pids: [gateway.pid], signal: "SIGTERM" });
+  expect(await gateway.exited).toEqual({ code: null, signal: "SIGTERM" });
+  expect((await runForJson(["stop", "--state-dir", stateDir])).json).toMatchObject({ outcome: "none", exitCode: 0 });
+});
+
+it("stop says in words whom it has stopped, and with --force by what", async () => {
+  const stateDir = temporaryDirectory();
+  const gateway = await serve({ stateDir, port: await freePort() });
+  gateway.child.kill("SIGSTOP");
+
+  const refused = await run(["stop", "--state-dir", stateDir, "--timeout", "50"]);
+  expect(refused).toMatchObject({ code: 1, stderr: "" });
+  expect(refused.stdout).toMatch(/^refused\n\nevidence {2}[\s\S]*^next +.*--force/m);
+  const forced = await run(["stop", "--state-dir", stateDir, "--timeout", "50", "--force"]);
+  expect(forced).toMatchObject({ code: 0, stderr: "" });
+  expect(forced.stdout).toMatch(new RegExp(`^stopped: pid ${gateway.pid}, by SIGKILL in \\d+ ms\n`));
+});
+
+it("stop names a stranger on the port, and leaves it alone", async () => {
+  const port = await freePort();
+  await listenOn(port);
+  const args = ["stop", "--state-dir", temporaryDirectory(), "--port", String(port)];
+
+  const { json, stdout } = await runForJson(args);
+
+  expect(json.pids).toEqual([]);
+  expect(json.signal).toBeNull();
+  expect(stdout).toContain(String(process.pid));
+});
+
+it("doctor answers with every check: 0 where all is good, 1 where something is to be mended", async () => {
+  const stateDir = temporaryDirectory();
+  const port = await freePort();
+  const good = await runForJson(["doctor", "--state-dir", stateDir, "--port", String(port)]);
+  expect(good.json.findings.filter(({ ok }: { ok: boolean }) => ok === false)).toEqual([]);
+  expect(good.json).toMatchObject({ ok: true, exitCode: 0 });
+  const people = await run(["doctor", "--state-dir", stateDir, "--port", String(port)]);
+  expect(people).toMatchObject({ code: 0, stderr: "" });
+  expect(people.stdout).toMatch(/^all good.*\n\nok +addon +\S/);
+
+  await listenOn(port);
+  const bad = await runForJson(["doctor", "--state-dir", stateDir, "--port", String(port)]);
+  expect(bad.json).toMatchObject({ ok: false, exitCode: 1 });
+  expect(bad.json.findings).toContainEqual(expect.objectContaining({ check: "port-owner", ok: false }));
+  expect((await run(["doctor", "--state-dir", stateDir, "--port", String(port)])).stdout).toMatch(
+    /^\d+ to mend\n[\s\S]*^MEND +port-owner +\S.*\n +next: \S/m,
+  );
+});
+
+it("doctor compares a gateway with the profiles that are to run beside it", async () => {
+  const env = { HOME: temporaryDirectory() };
+  const profiles = async (...args: string[]) => {
+    const { json } = await runForJson(["doctor", ...args], { env });
+    return json.findings.find(({ check }: { check: string }) => check === "profiles");
+  };
+  expect(await profiles("--profile", "rescue", "default")).toMatchObject({ ok: true });
+  expect(await profiles("--profile", "rescue", "rescue")).toMatchObject({ ok: false });
+});
+
+it("profiles shows what names come to: 0 where they are isolated, 1 where they share something", async () => {
+  const home = temporaryDirectory();
+  const env = { HOME: home };
+
+  const apart = await runForJson(["profiles", "default", "rescue"], { env });
+  expect(apart.json).toMatchObject({
+    ok: true,
+    exitCode: 0,
+    profiles: [
+      { profile: null, stateDir: join(home, ".openclaw"), port: 18789 },
+      {
+        profile: "rescue",
+        stateDir: join(home, ".openclaw-rescue"),
+        workspace: join(home, ".openclaw-rescue/workspace"),
+      },
+    ],
+    findings: [],
+  });
+  expect((await run(["profiles", "default", "rescue"], { env })).stdout).toMatch(/^isolated\n\ndefault +state +/);
+
+  const shared = await runForJson(["profiles", "one", "two"], { env: { ...env, OPENCLAW_STATE_DIR: home } });
+  expect(shared.json).toMatchObject({ ok: false, exitCode: 1 });
+  expect(shared.json.findings).toContainEqual(
+    expect.objectContaining({ level: "error", kind: "state", instances: ["one", "two"] }),
+  );
+  const people = await run(["profiles", "one", "one"], { env });
+  expect(people).toMatchObject({ code: 1, stderr: "" });
+  expect(people.stdout).toMatch(/^conflict\n[\s\S]*^error +\S/m);
+});
