@@ -12,6 +12,7 @@ const start = await superviseGateway({
   port: Number(env.GATEWAY_PORT ?? 18789),
   scheme: "http",
   onDuplicate: env.GATEWAY_ON_DUPLICATE ?? "leave", // or "standby"
+  retry: { limit: Number(env.GATEWAY_RETRY_LIMIT ?? 300_000) }, // ms
 }).catch((error) => {
   if (!(error instanceof GatewayLockError)) throw error;
   console.error(`gateway: ${error.message}`);
@@ -19,7 +20,7 @@ const start = await superviseGateway({
   process.exit(error.retryable ? error.exitCode : EXIT.SUPERVISED_DUPLICATE);
 });
 if (start.outcome === "left-in-control") {
-  console.log(`gateway: pid ${start.owner?.pid ?? "unknown"} is healthy and stays in control`);
+  console.log(`gateway: pid ${start.owner.pid} is healthy and stays in control`);
   process.exit(Number(env.GATEWAY_DUPLICATE_EXIT_CODE ?? start.exitCode));
 }
 

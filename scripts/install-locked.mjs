@@ -17,5 +17,7 @@ export function installLocked(folder, progress, ...flags) {
 function versionsIn(file) {
   if (!existsSync(file)) return "";
   const packages = Object.entries(JSON.parse(readFileSync(file, "utf8")).packages);
-  return packages.map(([path, { version }]) => (path === "" ? "" : `${path}@${version} `)).join("");
+  // What is optional may be for another system.
+  const required = packages.filter(([path, { optional }]) => path !== "" && !optional);
+  return required.map(([path, { version }]) => `${path}@${version} `).join("");
 }

@@ -19,7 +19,11 @@ const SETTINGS = [
   "GATEWAY_PORT",
   "GATEWAY_ON_DUPLICATE",
   "GATEWAY_DUPLICATE_EXIT_CODE",
+  "GATEWAY_RETRY_LIMIT",
 ];
+
+// biome-ignore lint/suspicious/noExplicitAny: what a file has is seen by the expectations
+type Parsed = any;
 
 const tools = await Tools.install();
 const itWithTools = itWhere(tools instanceof Tools, String(tools));
@@ -31,7 +35,7 @@ function installed(): Tools {
 }
 
 /** What Python makes of a file, by `expression` over its `path`. */
-function byPython(expression: string, path: string): any {
+function byPython(expression: string, path: string): Parsed {
   const script = `import json, plistlib, sys, xml.etree.ElementTree as xml\npath = sys.argv[1]\nprint(json.dumps(${expression}))`;
   const { stdout, stderr } = spawnSync("python3", ["-c", script, path], { encoding: "utf8" });
   expect(stderr).toBe("");
@@ -173,7 +177,7 @@ describe("Docker", () => {
 
 describe("Kubernetes", () => {
   /** The paths of what nobody looked at: the validators of kubernetes-models let names pass that they do not know. */
-  function watched(value: any, unseen: Set<string>, path = ""): any {
+  function watched(value: Parsed, unseen: Set<string>, path = ""): Parsed {
     if (typeof value !== "object" || value === null) return value;
     for (const key of Object.keys(value)) unseen.add(`${path}/${key}`);
     return new Proxy(value, {
@@ -186,9 +190,9 @@ describe("Kubernetes", () => {
     });
   }
 
-  async function documents(): Promise<any[]> {
+  async function documents(): Promise<Parsed[]> {
     const { parseAllDocuments } = (await installed().module("yaml/dist/index.js")).default;
-    return parseAllDocuments(read("kubernetes/gateway.yaml")).map((document: any) => {
+    return parseAllDocuments(read("kubernetes/gateway.yaml")).map((document: Parsed) => {
       expect(document.errors).toEqual([]);
       return document.toJS();
     });

@@ -1,106 +1,28 @@
-// Gateways as services of a real systemd, which is booted for this file: what it starts, how often, and what clients see meanwhile.
+// Gateways as services of a real systemd: what it starts, how often, and what clients see meanwhile.
 
-import { readFileSync } from "node:fs";
-import { afterAll, expect, onTestFinished } from "vitest";
-import { itWhere } from "../support/capabilities.ts";
-import { bodyOf, lingeringClient, until } from "../support/listener-tools.ts";
-import { NODE, PACKAGE, Systemd } from "../support/systemd.ts";
+import { expect } from "vitest";
+import { bodyOf, connectTo, lingeringClient } from "../support/listener-tools.ts";
+import {
+  firstAnswer,
+  install,
+  installExample,
+  isDown,
+  itBooted,
+  pidOf,
+  restartsOf,
+  service,
+  systemd,
+  Visitor,
+} from "../support/services.ts";
+import { NODE, PACKAGE } from "../support/systemd.ts";
 import { freePort } from "../support/temporary.ts";
-
-const booted = await Systemd.boot();
-afterAll(async () => {
-  if (booted instanceof Systemd) await booted.end();
-});
-const itBooted = itWhere(booted instanceof Systemd, String(booted));
-
-function systemd(): Systemd {
-  if (booted instanceof Systemd) return booted;
-  throw new Error(booted);
-}
-
-const example = (name: string) => readFileSync(new URL(`../../examples/systemd/${name}`, import.meta.url), "utf8");
-
-/** Units that are stopped and forgotten when the test ends. */
-async function install(units: { readonly [name: string]: string }): Promise<void> {
-  const names = Object.keys(units).filter((name) => !name.endsWith(".conf"));
-  onTestFinished(() => systemd().remove(...names));
-  await systemd().install(units);
-}
-
-/** The service of examples/systemd as it stands there, for the paths of this system and `port`. */
-async function installExample(names: readonly string[], port: number): Promise<void> {
-  const here = `[Service]
-ExecStart=
-ExecStart=${NODE} ${PACKAGE}/examples/supervised.mjs
-Environment=GATEWAY_PORT=${port}
-`;
-  const units = names.map((name) => [
-    [`${name}.service`, example("gateway.service")],
-    [`${name}.service.d/here.conf`, here],
-  ]);
-  await install(Object.fromEntries(units.flat()));
-}
-
-/** A service whose program is test/fixtures/service-gateway.mjs. */
-function service(fixture: object, settings: string): string {
-  return `[Service]
-ExecStart=${NODE} ${PACKAGE}/test/fixtures/service-gateway.mjs '${JSON.stringify(fixture)}'
-StateDirectory=gateway
-${settings}
-`;
-}
-
-const RESTARTS = ["NRestarts", "ExecMainStatus", "ActiveState", "Result"] as const;
-
-/** What systemd says about restarts, in the output of the test too. */
-async function restartsOf(unit: string): Promise<object> {
-  const shown = await systemd().show(unit, ...RESTARTS);
-  console.log(`${unit}: ${RESTARTS.map((name) => `${name}=${shown[name]}`).join(" ")}`);
-  return shown;
-}
-
-/** Resolves when it is down and systemd will not start it again. */
-async function isDown(unit: string): Promise<void> {
-  await until(async () => ["failed", "inactive"].includes((await systemd().show(unit, "ActiveState")).ActiveState));
-}
-
-/** The pid of its main process, as this machine counts. */
-function pidOf(unit: string): number {
-  const [pid, ...others] = systemd().processesOf(unit);
-  expect(others).toEqual([]);
-  return Number(pid);
-}
-
-/** The first answer; clients are refused until then. */
-async function firstAnswer(port: number): Promise<string> {
-  let answer = "";
-  await until(async () => {
-    answer = await bodyOf(port).catch(() => "");
-    return answer !== "";
-  });
-  return answer;
-}
-
-/** A client that asks again as soon as it was answered, until it is told to stop; answers what it heard. */
-function visit(port: number): () => Promise<Set<string>> {
-  let visiting = true;
-  const heard = new Set<string>();
-  const visits = (async () => {
-    while (visiting) heard.add(await bodyOf(port).catch((error) => error.code));
-  })();
-  return async () => {
-    visiting = false;
-    await visits;
-    return heard;
-  };
-}
 
 itBooted("the example: a duplicate starts once and stays down, while the healthy one serves", async () => {
   const port = await freePort();
   await installExample(["owner", "duplicate"], port);
   await systemd().systemctl("start", "owner");
   const answer = await bodyOf(port);
-  const stop = visit(port);
+  const visitor = new Visitor(port);
 
   const { status } = await systemd().run("systemctl", "start", "duplicate");
   await isDown("duplicate");
@@ -113,7 +35,7 @@ itBooted("the example: a duplicate starts once and stays down, while the healthy
     Result: "exit-code",
   });
   expect(await restartsOf("owner.service")).toMatchObject({ NRestarts: "0", ActiveState: "active" });
-  expect(await stop()).toEqual(new Set([answer]));
+  expect(await visitor.stop()).toEqual(new Set([answer]));
 });
 
 itBooted("the example: the owner, killed with clients connected, is back at once and has the same port", async () => {
@@ -129,37 +51,34 @@ itBooted("the example: the owner, killed with clients connected, is back at once
   console.log(`killed with SIGKILL, answers ${Math.round(performance.now() - killed)} ms later`);
 
   expect(answer).not.toBe(before);
-  await until(async () => (await systemd().show("owner.service", "ActiveState")).ActiveState === "active");
+  await systemd().until("owner.service", ["ActiveState"], ({ ActiveState }) => ActiveState === "active");
   expect(await restartsOf("owner.service")).toMatchObject({ NRestarts: "1" });
 });
 
-const PATIENCE = { interval: 300, limit: 2000 }; // ms
+const PATIENCE = 2000; // ms
 
-itBooted("an owner that is not well is waited for within limits, and then there is one clear failure", async () => {
-  const port = await freePort();
-  const options = { stateDir: "/var/lib/gateway", port, retry: PATIENCE };
-  const settings = "Restart=always\nRestartPreventExitStatus=1 78";
-  await install({ "hung.service": service({ options }, ""), "next.service": service({ options }, settings) });
-  await systemd().systemctl("start", "hung");
-  await firstAnswer(port);
-  const hung = pidOf("hung.service");
-  process.kill(hung, "SIGSTOP");
+itBooted(
+  "the example: an owner that is not well is waited for within limits, and then there is one clear failure",
+  async () => {
+    const port = await freePort();
+    await installExample(["hung", "patient"], port, `GATEWAY_RETRY_LIMIT=${PATIENCE}`);
+    await systemd().systemctl("start", "hung");
+    process.kill(pidOf("hung.service"), "SIGSTOP");
 
-  const started = performance.now();
-  await systemd().systemctl("start", "next");
-  await isDown("next.service");
-  const ms = performance.now() - started;
+    const started = performance.now();
+    await systemd().run("systemctl", "start", "patient");
+    await isDown("patient.service");
+    const ms = performance.now() - started;
 
-  expect(ms).toBeGreaterThan(PATIENCE.limit);
-  expect(await restartsOf("next.service")).toMatchObject({
-    NRestarts: "0",
-    ExecMainStatus: "1",
-    ActiveState: "failed",
-  });
-  const said = (await systemd().journal("next.service")).filter((line) => line.includes("NOT_HEALTHY"));
-  console.log(said);
-  expect(said).toHaveLength(1);
-});
+    expect(ms).toBeGreaterThan(PATIENCE);
+    expect(await restartsOf("patient.service")).toMatchObject({ NRestarts: "0", ActiveState: "failed" });
+    const said = (await systemd().journal("patient.service")).filter((line) => line.startsWith("gateway: "));
+    console.log(said);
+    expect(said).toEqual([
+      `gateway: gateway already running under systemd; existing gateway did not become healthy after ${PATIENCE}ms`,
+    ]);
+  },
+);
 
 itBooted("where systemd starts it again after that failure, its own limit ends it", async () => {
   const port = await freePort();
@@ -172,16 +91,16 @@ itBooted("where systemd starts it again after that failure, its own limit ends i
   const settings = "Restart=always\nRestartSec=10ms\nRestartPreventExitStatus=78";
   await install({
     "mute.service": service({ options, mute: true }, ""),
-    "next.service": `[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n${service({ options }, settings)}`,
+    "again.service": `[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n${service({ options }, settings)}`,
   });
   await systemd().systemctl("start", "mute");
   await firstAnswer(port);
 
-  await systemd().systemctl("start", "next");
-  await isDown("next.service");
+  await systemd().systemctl("start", "again");
+  await isDown("again.service");
 
-  expect(await restartsOf("next.service")).toMatchObject({ NRestarts: "3", ActiveState: "failed" });
-  const said = (await systemd().journal("next.service")).filter((line) => line.includes("NOT_HEALTHY"));
+  expect(await restartsOf("again.service")).toMatchObject({ NRestarts: "3", ActiveState: "failed" });
+  const said = (await systemd().journal("again.service")).filter((line) => line.includes("NOT_HEALTHY"));
   expect(said).toHaveLength(3);
 });
 
@@ -201,3 +120,78 @@ itBooted("Type=notify: systemctl start returns when it is ready, and shows its s
   expect(ActiveState).toBe("active");
   expect(await systemd().systemctl("status", "owner")).toContain(`Status: "${StatusText}"`);
 });
+
+itBooted("Type=notify: a gateway that closes says that it is stopping, before it has ended", async () => {
+  const port = await freePort();
+  const options = { stateDir: "/var/lib/gateway", port };
+  await install({ "closing.service": service({ options, mute: true }, "Type=notify") });
+  await systemd().systemctl("start", "closing");
+  const client = await connectTo({ port });
+  client.write("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"); // which is not answered, so that the gateway can't close
+  await bodyOf(port);
+
+  process.kill(pidOf("closing.service"), "SIGTERM");
+  await systemd().until("closing.service", ["ActiveState"], ({ ActiveState }) => ActiveState === "deactivating");
+  console.log((await systemd().show("closing.service", "StatusText")).StatusText);
+  client.destroy();
+  await isDown("closing.service");
+
+  expect(await restartsOf("closing.service")).toMatchObject({ ExecMainStatus: "0", ActiveState: "inactive" });
+});
+
+const START_LIMIT = 1500; // ms
+
+itBooted("Type=notify: a standby may wait for longer than a start may take, and takes over", async () => {
+  const port = await freePort();
+  const settings = `\nTimeoutStartSec=${START_LIMIT}ms\nEnvironment=GATEWAY_ON_DUPLICATE=standby`;
+  await installExample(["owner", "standby"], port, settings);
+  await systemd().systemctl("start", "owner");
+  const before = await bodyOf(port);
+
+  const start = systemd().systemctl("start", "standby");
+  await systemd().until("standby.service", ["StatusText"], ({ StatusText }) => StatusText.startsWith("standby: "));
+  console.log((await systemd().show("standby.service", "StatusText")).StatusText);
+  const until = performance.now() + 2 * START_LIMIT;
+  await systemd().until("standby.service", ["ActiveState"], ({ ActiveState }) => {
+    expect(ActiveState).toBe("activating");
+    return performance.now() > until;
+  });
+  await systemd().systemctl("stop", "owner");
+  await start;
+
+  expect(await restartsOf("standby.service")).toMatchObject({ NRestarts: "0", ActiveState: "active" });
+  expect(await firstAnswer(port)).not.toBe(before);
+});
+
+/** Runs the example in a shell, as somebody at a terminal would, and answers its exit code. */
+async function exitCodeIn(shell: string, port: number): Promise<number> {
+  const line = `GATEWAY_PORT=${port} STATE_DIRECTORY=/var/lib/gateway ${NODE} ${PACKAGE}/examples/supervised.mjs; echo exit code $?; exit`;
+  const output = await systemd().type(shell, line);
+  const [, code] = /exit code (\d+)/.exec(output) ?? [];
+  if (code === undefined) throw new Error(output);
+  return Number(code);
+}
+
+itBooted(
+  "a shell of a login is not supervised, nor one of systemd-run --pty, nor one in a terminal that systemd has started",
+  async () => {
+    const port = await freePort();
+    await installExample(["owner"], port);
+    const line = `GATEWAY_PORT=${port} STATE_DIRECTORY=/var/lib/gateway ${NODE} ${PACKAGE}/examples/supervised.mjs`;
+    await install({
+      "terminal.service": `[Service]
+Type=oneshot
+ExecStart=/usr/bin/script -qec sh /dev/null
+StandardInput=data
+StandardInputText=${line}; echo exit code $?; exit
+`,
+    });
+    await systemd().systemctl("start", "owner");
+    await systemd().systemctl("start", "dbus.service");
+
+    expect(await exitCodeIn("login -f root", port)).toBe(75);
+    expect(await exitCodeIn("systemd-run --pty --quiet sh", port)).toBe(75);
+    await systemd().systemctl("start", "terminal");
+    expect((await systemd().journal("terminal.service")).join("\n")).toContain("exit code 75");
+  },
+);

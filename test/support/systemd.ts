@@ -12,7 +12,8 @@ import { fixturePath } from "./processes.ts";
 
 const SYSTEMD = "/lib/systemd/systemd";
 const BOOT_DEADLINE = 20_000; // ms
-const COMMAND_DEADLINE = 30_000; // ms
+const COMMAND_DEADLINE = 20_000; // ms
+const LOOK_INTERVAL = 20; // ms
 /** Where the namespaces have this package and the Node that runs the tests. */
 export const PACKAGE = "/run/lab/package";
 export const NODE = "/run/lab/node";
@@ -63,7 +64,7 @@ export class Systemd {
       const { stdout } = await this.run("systemctl", "is-system-running", "--wait");
       if (stdout.trim() === "running") return true;
       if (this.#boot.exitCode !== null) return false;
-      await delay(20); // it has not opened its socket yet
+      await delay(LOOK_INTERVAL); // it has not opened its socket yet
     }
     return false;
   }
@@ -76,15 +77,32 @@ export class Systemd {
 
   /** Runs a command in its namespaces, to the end. */
   async run(command: string, ...args: readonly string[]): Promise<Outcome> {
-    const inside = ["-t", `${this.pid}`, "-m", "-p", "-u", "-i", "-C", "--", command, ...args];
     return await new Promise((resolve) => {
-      const child = execFile(
-        "nsenter",
-        inside,
-        { timeout: COMMAND_DEADLINE, env: { PATH: process.env.PATH } },
-        (_, stdout, stderr) => resolve({ status: child.exitCode, stdout, stderr }),
-      );
+      const child = this.#start(command, args, (stdout, stderr) => resolve({ status: child.exitCode, stdout, stderr }));
     });
+  }
+
+  #start(
+    command: string,
+    args: readonly string[],
+    done: (stdout: string, stderr: string) => void = () => {},
+  ): ChildProcess {
+    const inside = ["-t", `${this.pid}`, "-m", "-p", "-u", "-i", "-C", "--", command, ...args];
+    const options = { timeout: COMMAND_DEADLINE, env: { PATH: process.env.PATH } };
+    return execFile("nsenter", inside, options, (_, stdout, stderr) => done(stdout, stderr));
+  }
+
+  /** Types `line` into a terminal in which `command` runs; answers what stands on it when that has ended. */
+  async type(command: string, line: string): Promise<string> {
+    const terminal = this.#start("script", ["-qec", command, "/dev/null"]);
+    let output = "";
+    for (const stream of [terminal.stdout, terminal.stderr])
+      stream?.on("data", (text) => {
+        output += text;
+      });
+    terminal.stdin?.end(`${line}\n`);
+    await once(terminal, "close");
+    return output;
   }
 
   /** As `run`, for what must succeed; answers its output. */
@@ -142,6 +160,21 @@ export class Systemd {
       .split("\n")
       .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]);
     return Object.fromEntries(pairs);
+  }
+
+  /** Resolves when a unit's properties satisfy `test`. */
+  async until<Name extends string>(
+    unit: string,
+    names: readonly Name[],
+    test: (shown: { readonly [name in Name]: string }) => boolean,
+  ): Promise<void> {
+    const deadline = performance.now() + COMMAND_DEADLINE;
+    for (;;) {
+      const shown = await this.show(unit, ...names);
+      if (test(shown)) return;
+      if (performance.now() > deadline) throw new Error(`${unit} stays as it is: ${JSON.stringify(shown)}`);
+      await delay(LOOK_INTERVAL);
+    }
   }
 
   /** What a unit has printed, and what systemd has said about it. */
