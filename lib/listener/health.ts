@@ -2,7 +2,7 @@
 
 import type { IncomingMessage } from "node:http";
 import type { RequestOptions } from "node:https";
-import { networkInterfaces } from "node:os";
+import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { codeOf, printable, reasonOf } from "../errors.ts";
 import type { OwnerRecord } from "../lock/record.ts";
 import { callAt, onAbort } from "../lock/wait.ts";
@@ -182,9 +182,16 @@ function describeFailure(error: unknown, progress: string): Finding {
  */
 function nearestTo(host: string): string | undefined {
   if (process.platform !== "linux") return undefined;
-  const own = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
-  const address = own.find((one) => !one.internal && canonical(one.address) === host);
+  const address = ownAddresses().find((one) => !one.internal && canonical(one.address) === host);
   return address && (address.family === "IPv4" ? "127.0.0.1" : "::1");
+}
+
+function ownAddresses(): readonly NetworkInterfaceInfo[] {
+  try {
+    return Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  } catch {
+    return []; // by EAFNOSUPPORT, where a service may not use AF_NETLINK (RestrictAddressFamilies= of systemd.exec(5))
+  }
 }
 
 interface Target {
