@@ -1,6 +1,9 @@
 // Gateways as services of a real systemd: what it starts, how often, and what clients see meanwhile.
 
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "vitest";
+import { itWhere } from "../support/capabilities.ts";
 import { bodyOf, connectTo, lingeringClient } from "../support/listener-tools.ts";
 import {
   firstAnswer,
@@ -14,8 +17,30 @@ import {
   systemd,
   Visitor,
 } from "../support/services.ts";
-import { NODE, PACKAGE } from "../support/systemd.ts";
-import { freePort } from "../support/temporary.ts";
+import { NODE, PACKAGE, Systemd } from "../support/systemd.ts";
+import { freePort, temporaryDirectory } from "../support/temporary.ts";
+
+itBooted("what is booted sees nothing of this machine's /tmp, and can write none of its files", async () => {
+  const ours = temporaryDirectory();
+  expect((await systemd().run("ls", ours)).status).not.toBe(0);
+  expect((await systemd().run("touch", "/usr/gateway-lock-test")).stderr).toContain("Read-only file system");
+});
+
+itBooted("it ends with everything that runs in it, and leaves no cgroup", async () => {
+  const other = await Systemd.boot();
+  if (!(other instanceof Systemd)) throw new Error(other);
+  await other.install({ "sleeper.service": "[Service]\nExecStart=sleep infinity\n" });
+  await other.systemctl("start", "sleeper");
+  const [pid = 0] = other.processesOf("sleeper.service");
+  const cgroup = /^0::\/(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1] ?? "";
+  expect(cgroup).toMatch(/gateway-lock-\d+\/system\.slice\/sleeper\.service$/);
+
+  await other.end();
+
+  expect(() => process.kill(pid, 0)).toThrow("ESRCH");
+  const [, hierarchy = "/sys/fs/cgroup"] = /^\S+ (\S+) cgroup2 /m.exec(readFileSync("/proc/self/mounts", "utf8")) ?? [];
+  expect(existsSync(join(hierarchy, cgroup, "../.."))).toBe(false);
+});
 
 itBooted("the example: a duplicate starts once and stays down, while the healthy one serves", async () => {
   const port = await freePort();
@@ -36,6 +61,18 @@ itBooted("the example: a duplicate starts once and stays down, while the healthy
   });
   expect(await restartsOf("owner.service")).toMatchObject({ NRestarts: "0", ActiveState: "active" });
   expect(await visitor.stop()).toEqual(new Set([answer]));
+});
+
+itBooted("the example, where a service may not use netlink: a duplicate finds out all the same", async () => {
+  const port = await freePort();
+  const settings = "\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX";
+  await installExample(["owner", "duplicate"], port, settings);
+  await systemd().systemctl("start", "owner");
+
+  await systemd().run("systemctl", "start", "duplicate");
+  await isDown("duplicate.service");
+
+  expect(await restartsOf("duplicate.service")).toMatchObject({ NRestarts: "0", ExecMainStatus: "78" });
 });
 
 itBooted("the example: the owner, killed with clients connected, is back at once and has the same port", async () => {
@@ -163,35 +200,33 @@ itBooted("Type=notify: a standby may wait for longer than a start may take, and 
   expect(await firstAnswer(port)).not.toBe(before);
 });
 
-/** Runs the example in a shell, as somebody at a terminal would, and answers its exit code. */
-async function exitCodeIn(shell: string, port: number): Promise<number> {
-  const line = `GATEWAY_PORT=${port} STATE_DIRECTORY=/var/lib/gateway ${NODE} ${PACKAGE}/examples/supervised.mjs; echo exit code $?; exit`;
-  const output = await systemd().type(shell, line);
-  const [, code] = /exit code (\d+)/.exec(output) ?? [];
-  if (code === undefined) throw new Error(output);
-  return Number(code);
-}
+const itWithBus = existsSync("/lib/systemd/system/dbus.service") ? itBooted : itWhere(false, "needs dbus");
 
-itBooted(
+itWithBus(
   "a shell of a login is not supervised, nor one of systemd-run --pty, nor one in a terminal that systemd has started",
   async () => {
     const port = await freePort();
     await installExample(["owner"], port);
-    const line = `GATEWAY_PORT=${port} STATE_DIRECTORY=/var/lib/gateway ${NODE} ${PACKAGE}/examples/supervised.mjs`;
+    const duplicate = "/run/duplicate";
+    const settings = `GATEWAY_PORT=${port} STATE_DIRECTORY=/var/lib/gateway`;
+    const script = `#!/bin/sh\n${settings} ${NODE} ${PACKAGE}/examples/supervised.mjs\necho exit code $?\n`;
+    writeFileSync(systemd().path(duplicate), script, { mode: 0o755 });
+    appendFileSync(systemd().path("/etc/passwd"), `operator:*:0:0::/:${duplicate}\n`);
+    const terminal = `ExecStart=/usr/bin/script -qec ${duplicate} /dev/null`;
     await install({
-      "terminal.service": `[Service]
-Type=oneshot
-ExecStart=/usr/bin/script -qec sh /dev/null
-StandardInput=data
-StandardInputText=${line}; echo exit code $?; exit
-`,
+      "terminal.service": `[Service]\nType=oneshot\n${terminal}\n`,
+      "plain.service": `[Service]\nType=oneshot\nExecStart=${duplicate}\n`,
     });
     await systemd().systemctl("start", "owner");
-    await systemd().systemctl("start", "dbus.service");
+    await systemd().systemctl("start", "dbus.service"); // for systemd-run
 
-    expect(await exitCodeIn("login -f root", port)).toBe(75);
-    expect(await exitCodeIn("systemd-run --pty --quiet sh", port)).toBe(75);
+    expect(await systemd().onTerminal("login -f operator")).toContain("exit code 75");
+    expect(await systemd().onTerminal(`systemd-run --pty --quiet ${duplicate}`)).toContain("exit code 75");
     await systemd().systemctl("start", "terminal");
-    expect((await systemd().journal("terminal.service")).join("\n")).toContain("exit code 75");
+    expect(await systemd().journal("terminal.service")).toContain("exit code 75");
+
+    // The same, in a service.
+    await systemd().systemctl("start", "plain");
+    expect(await systemd().journal("plain.service")).toContain("exit code 78");
   },
 );

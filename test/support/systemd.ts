@@ -77,32 +77,18 @@ export class Systemd {
 
   /** Runs a command in its namespaces, to the end. */
   async run(command: string, ...args: readonly string[]): Promise<Outcome> {
+    const inside = ["-t", `${this.pid}`, "-m", "-p", "-u", "-i", "-C", "--", command, ...args];
+    const options = { timeout: COMMAND_DEADLINE, env: { PATH: process.env.PATH } };
     return await new Promise((resolve) => {
-      const child = this.#start(command, args, (stdout, stderr) => resolve({ status: child.exitCode, stdout, stderr }));
+      const child = execFile("nsenter", inside, options, (_, stdout, stderr) =>
+        resolve({ status: child.exitCode, stdout, stderr }),
+      );
     });
   }
 
-  #start(
-    command: string,
-    args: readonly string[],
-    done: (stdout: string, stderr: string) => void = () => {},
-  ): ChildProcess {
-    const inside = ["-t", `${this.pid}`, "-m", "-p", "-u", "-i", "-C", "--", command, ...args];
-    const options = { timeout: COMMAND_DEADLINE, env: { PATH: process.env.PATH } };
-    return execFile("nsenter", inside, options, (_, stdout, stderr) => done(stdout, stderr));
-  }
-
-  /** Types `line` into a terminal in which `command` runs; answers what stands on it when that has ended. */
-  async type(command: string, line: string): Promise<string> {
-    const terminal = this.#start("script", ["-qec", command, "/dev/null"]);
-    let output = "";
-    for (const stream of [terminal.stdout, terminal.stderr])
-      stream?.on("data", (text) => {
-        output += text;
-      });
-    terminal.stdin?.end(`${line}\n`);
-    await once(terminal, "close");
-    return output;
+  /** Runs a command in a terminal of its own; answers what stands on it in the end. */
+  async onTerminal(command: string): Promise<string> {
+    return (await this.run("script", "-qec", command, "/dev/null")).stdout;
   }
 
   /** As `run`, for what must succeed; answers its output. */
