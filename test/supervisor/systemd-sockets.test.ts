@@ -17,7 +17,7 @@ import { freePort } from "../support/temporary.ts";
 
 /** The socket of examples/systemd at `host`, and its service, which asks for 127.0.0.1. */
 async function installActivated(name: string, port: number, host = "127.0.0.1"): Promise<void> {
-  await installExample([name], port);
+  await installExample([name], port, "\n[Unit]\nStartLimitBurst=3");
   const socket = example("gateway.socket").replace("127.0.0.1:18789", `${host}:${port}`);
   await install({ [`${name}.socket`]: socket });
   await systemd().systemctl("start", `${name}.socket`);
@@ -64,7 +64,7 @@ itBooted("the example with a socket on all addresses: a clear refusal, and no en
   expect(await systemd().show("mistaken.socket", "Result")).toEqual({ Result: "service-start-limit-hit" });
   const said = (await systemd().journal("mistaken.service")).filter((line) => line.startsWith("gateway: "));
   console.log(`started ${said.length} times:`, said[0]);
-  expect(said).toHaveLength(10);
+  expect(said).toHaveLength(3);
   expect(new Set(said).size).toBe(1);
   expect(said[0]).toContain("0.0.0.0");
 });
