@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { hasPython, itWhere } from "./support/capabilities.ts";
-import { temporaryDirectory } from "./support/temporary.ts";
+import { TestProcess } from "./support/processes.ts";
+import { freePort, temporaryDirectory } from "./support/temporary.ts";
 import { Tools } from "./support/tools.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -57,6 +58,7 @@ it("supervised.mjs is told by the settings that the templates use, and by no oth
     "gateway.yaml",
     "org.example.gateway-standby.plist",
     "org.example.gateway.plist",
+    "program.service",
   ]);
   const named = templates.flatMap(({ parentPath, name }) =>
     [...readFileSync(join(parentPath, name), "utf8").matchAll(/\b(STATE_DIRECTORY|GATEWAY_(?!LOCK)[A-Z_]+)\b/g)].map(
@@ -70,19 +72,16 @@ describe("systemd", () => {
   const analyze = (...args: string[]) => spawnSync("systemd-analyze", args, { encoding: "utf8" });
   const itAnalyzed = itWhere(analyze("--version").status === 0, "needs systemd-analyze");
 
-  itAnalyzed("systemd has nothing to say against the service and the socket", () => {
+  itAnalyzed("systemd has nothing to say against the services and the socket", () => {
     const folder = temporaryDirectory();
-    // It looks whether the programs are there.
-    const service = read("systemd/gateway.service").replace("/usr/bin/node", process.execPath);
-    writeFileSync(join(folder, "gateway.service"), service);
-    writeFileSync(join(folder, "gateway.socket"), read("systemd/gateway.socket"));
+    const units = ["gateway.service", "gateway.socket", "program.service"];
+    for (const unit of units) {
+      // It looks whether the programs are there.
+      const text = read(`systemd/${unit}`).replace(/\/usr\/bin\/(node|gateway-lock)/, process.execPath);
+      writeFileSync(join(folder, unit), text);
+    }
 
-    const { status, stdout, stderr } = analyze(
-      "verify",
-      "--man=no",
-      join(folder, "gateway.service"),
-      join(folder, "gateway.socket"),
-    );
+    const { status, stdout, stderr } = analyze("verify", "--man=no", ...units.map((unit) => join(folder, unit)));
 
     expect(`${stdout}${stderr}`).toBe("");
     expect(status).toBe(0);
@@ -168,10 +167,34 @@ describe("a Windows task", () => {
   );
 });
 
+/** A health check of a container tells a gateway that is well from one that hangs, or is gone. */
+async function expectToTell([program, ...args]: string[]): Promise<void> {
+  const { bin } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  expect(program).toBe("node_modules/.bin/gateway-lock");
+  const cli = join(root, bin["gateway-lock"]);
+  const [stateDir, port] = [temporaryDirectory(), await freePort()];
+  const here = args.map((arg) => arg.replace("18789", String(port)).replace(/^\/var\/lib\/gateway.*/, stateDir));
+  const check = () => spawnSync(process.execPath, [cli, ...here], { encoding: "utf8" });
+  const settings = { STATE_DIRECTORY: stateDir, GATEWAY_HOST: "0.0.0.0", GATEWAY_PORT: String(port) };
+  const gateway = new TestProcess(process.execPath, [path("supervised.mjs")], { env: { ...process.env, ...settings } });
+  await gateway.next("text");
+
+  expect(check()).toMatchObject({ status: 0, stderr: "" });
+  gateway.child.kill("SIGSTOP");
+  expect(check()).toMatchObject({ status: 1, stderr: "" });
+  await gateway.kill();
+  expect(check()).toMatchObject({ status: 1, stderr: "" });
+}
+
 describe("Docker", () => {
   itWithTools("a linter has nothing to say against the Dockerfile", async () => {
     const { validate } = await installed().module("dockerfile-utils/lib/main.js");
     expect(validate(read("docker/Dockerfile"))).toEqual([]);
+  });
+
+  it("the HEALTHCHECK tells a gateway that is well from others", async () => {
+    const [, command = ""] = /^HEALTHCHECK .*\\\n +CMD (\[.*\])$/m.exec(read("docker/Dockerfile")) ?? [];
+    await expectToTell(JSON.parse(command));
   });
 });
 
@@ -223,7 +246,8 @@ describe("Kubernetes", () => {
     expect(spec.template.metadata.labels).toEqual(spec.selector.matchLabels);
     const [{ startupProbe, livenessProbe, readinessProbe }] = spec.template.spec.containers;
     for (const { exec } of [startupProbe, livenessProbe, readinessProbe]) {
-      expect(exec.command).toEqual(["node_modules/.bin/gateway-lock", "probe", "http://127.0.0.1:18789"]);
+      expect(exec.command).toEqual(startupProbe.exec.command);
     }
+    await expectToTell(startupProbe.exec.command);
   });
 });

@@ -1,19 +1,24 @@
-// Gateways whose socket a real systemd holds: who is answered, and when, and what happens to a service that asks for something else.
+// Gateways that others pass their sockets to: a real systemd that holds the socket, and `gateway-lock run` as a service.
 
+import { existsSync } from "node:fs";
 import { expect } from "vitest";
+import { itWhere } from "../support/capabilities.ts";
 import { bodyOf, connectTo, until } from "../support/listener-tools.ts";
 import {
   example,
+  firstAnswer,
   install,
   installExample,
   isDown,
   itBooted,
-  pidOf,
   restartsOf,
   systemd,
   Visitor,
 } from "../support/services.ts";
+import { NODE, PACKAGE } from "../support/systemd.ts";
 import { freePort } from "../support/temporary.ts";
+
+const itWithPython = existsSync("/usr/bin/python3") ? itBooted : itWhere(false, "needs python3");
 
 /** The socket of examples/systemd at `host`, and its service, which asks for 127.0.0.1. */
 async function installActivated(name: string, port: number, host = "127.0.0.1"): Promise<void> {
@@ -35,7 +40,7 @@ itBooted(
     const second = await bodyOf(port);
     const visitor = new Visitor(port);
     await until(() => visitor.heard.has(second));
-    process.kill(pidOf("activated.service"), "SIGKILL");
+    process.kill(await systemd().mainProcessOf("activated.service"), "SIGKILL");
     await systemd().until(
       "activated.service",
       ["NRestarts", "ActiveState"],
@@ -68,3 +73,39 @@ itBooted("the example with a socket on all addresses: a clear refusal, and no en
   expect(new Set(said).size).toBe(1);
   expect(said[0]).toContain("0.0.0.0");
 });
+
+itWithPython(
+  "the example of gateway-lock run: a program of another language is alone, hears SIGTERM once, and is back after SIGKILL",
+  async () => {
+    const port = await freePort();
+    const here = `[Service]
+ExecStart=
+ExecStart=${NODE} ${PACKAGE}/dist/cli/main.js run --state-dir /var/lib/program --port ${port} -- /usr/bin/python3 ${PACKAGE}/test/fixtures/run-server.py
+`;
+    for (const name of ["program", "twin"]) {
+      await install({ [`${name}.service`]: example("program.service"), [`${name}.service.d/here.conf`]: here });
+    }
+    await systemd().systemctl("start", "program");
+    expect(await bodyOf(port)).toBe("python");
+
+    await systemd().run("systemctl", "start", "twin");
+    await isDown("twin.service");
+    expect(await restartsOf("twin.service")).toMatchObject({ NRestarts: "0", ExecMainStatus: "78" });
+
+    const killed = performance.now();
+    process.kill(await systemd().mainProcessOf("program.service"), "SIGKILL");
+    await systemd().until(
+      "program.service",
+      ["NRestarts", "ActiveState"],
+      ({ NRestarts, ActiveState }) => NRestarts === "1" && ActiveState === "active",
+    );
+    expect(await firstAnswer(port)).toBe("python");
+    console.log(`killed with SIGKILL, answers ${Math.round(performance.now() - killed)} ms later`);
+    await restartsOf("program.service");
+
+    await systemd().systemctl("stop", "program");
+    const heard = (await systemd().journal("program.service")).filter((line) => line.includes('"signal"'));
+    expect(heard).toEqual(['{"event": "signal", "name": "SIGTERM"}']);
+    expect(await restartsOf("program.service")).toMatchObject({ ExecMainStatus: "0", ActiveState: "inactive" });
+  },
+);

@@ -11,7 +11,6 @@ import {
   installExample,
   isDown,
   itBooted,
-  pidOf,
   restartsOf,
   service,
   systemd,
@@ -31,7 +30,7 @@ itBooted("it ends with everything that runs in it, and leaves no cgroup", async 
   if (!(other instanceof Systemd)) throw new Error(other);
   await other.install({ "sleeper.service": "[Service]\nExecStart=sleep infinity\n" });
   await other.systemctl("start", "sleeper");
-  const [pid = 0] = other.processesOf("sleeper.service");
+  const pid = await other.mainProcessOf("sleeper.service");
   const cgroup = /^0::\/(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1] ?? "";
   expect(cgroup).toMatch(/gateway-lock-\d+\/system\.slice\/sleeper\.service$/);
 
@@ -83,7 +82,7 @@ itBooted("the example: the owner, killed with clients connected, is back at once
   await lingeringClient(port, "127.0.0.1", false);
 
   const killed = performance.now();
-  process.kill(pidOf("owner.service"), "SIGKILL");
+  process.kill(await systemd().mainProcessOf("owner.service"), "SIGKILL");
   const answer = await firstAnswer(port);
   console.log(`killed with SIGKILL, answers ${Math.round(performance.now() - killed)} ms later`);
 
@@ -100,7 +99,7 @@ itBooted(
     const port = await freePort();
     await installExample(["hung", "patient"], port, `GATEWAY_RETRY_LIMIT=${PATIENCE}`);
     await systemd().systemctl("start", "hung");
-    process.kill(pidOf("hung.service"), "SIGSTOP");
+    process.kill(await systemd().mainProcessOf("hung.service"), "SIGSTOP");
 
     const started = performance.now();
     await systemd().run("systemctl", "start", "patient");
@@ -167,7 +166,7 @@ itBooted("Type=notify: a gateway that closes says that it is stopping, before it
   client.write("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"); // which is not answered, so that the gateway can't close
   await bodyOf(port);
 
-  process.kill(pidOf("closing.service"), "SIGTERM");
+  process.kill(await systemd().mainProcessOf("closing.service"), "SIGTERM");
   await systemd().until("closing.service", ["ActiveState"], ({ ActiveState }) => ActiveState === "deactivating");
   console.log((await systemd().show("closing.service", "StatusText")).StatusText);
   client.destroy();

@@ -1,7 +1,7 @@
 // Gateways as services: a systemd that is booted for the test file that imports this, the units of examples/ in it, and what clients see.
 
 import { readFileSync } from "node:fs";
-import { afterAll, expect, onTestFinished } from "vitest";
+import { afterAll, onTestFinished } from "vitest";
 import { itWhere } from "./capabilities.ts";
 import { bodyOf, until } from "./listener-tools.ts";
 import { NODE, PACKAGE, Systemd } from "./systemd.ts";
@@ -62,13 +62,6 @@ export async function restartsOf(unit: string): Promise<object> {
 /** Resolves when it is down and systemd will not start it again. */
 export async function isDown(unit: string): Promise<void> {
   await systemd().until(unit, ["ActiveState"], ({ ActiveState }) => ["failed", "inactive"].includes(ActiveState));
-}
-
-/** The pid of its main process, as this machine counts. */
-export function pidOf(unit: string): number {
-  const [pid, ...others] = systemd().processesOf(unit);
-  expect(others).toEqual([]);
-  return Number(pid);
 }
 
 /** The first answer; clients are refused until then. */

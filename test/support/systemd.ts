@@ -102,10 +102,15 @@ export class Systemd {
     return await this.must("systemctl", ...args);
   }
 
-  /** The pids of a service, as this machine counts. */
-  processesOf(unit: string): number[] {
-    const pids = readFileSync(this.path(`/sys/fs/cgroup/system.slice/${unit}/cgroup.procs`), "utf8");
-    return pids.trim().split("\n").map(Number);
+  /** The pid of a service's main process, as this machine counts. */
+  async mainProcessOf(unit: string): Promise<number> {
+    const { MainPID } = await this.show(unit, "MainPID");
+    const procs = readFileSync(this.path(`/sys/fs/cgroup/system.slice/${unit}/cgroup.procs`), "utf8");
+    for (const pid of procs.trim().split("\n")) {
+      if (new RegExp(`^NSpid:.*\\t${MainPID}$`, "m").test(readFileSync(`/proc/${pid}/status`, "utf8")))
+        return Number(pid);
+    }
+    throw new Error(`${unit} does not run`);
   }
 
   /** Where this machine finds a file of its root. */
