@@ -3,11 +3,14 @@
 import { connect } from "node:net";
 import { describe, expect, onTestFinished } from "vitest";
 import { hasIPv6, hasPython, isLinux, itWhere } from "./support/capabilities.ts";
+import { CLI } from "./support/commands.ts";
 import { isPortFree } from "./support/gateways.ts";
 import { fixturePath, TestProcess } from "./support/processes.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
 
 const itActivates = itWhere(hasPython && isLinux, "needs Python on Linux");
+
+const adopter = (options: object) => [process.execPath, fixturePath("run-adopter.mjs"), JSON.stringify({ options })];
 
 interface Scene {
   readonly port: number;
@@ -16,12 +19,16 @@ interface Scene {
   readonly reusePort?: boolean;
   readonly strangers?: boolean;
   readonly stateDir?: string;
+  /** `gateway-lock run` with a program that adopts the claim, instead of a gateway. */
+  readonly wrapped?: boolean;
 }
 
 async function supervisor({ port, host = "127.0.0.1", listen = [["127.0.0.1", port]], ...rest }: Scene) {
-  const { stateDir = temporaryDirectory(), ...flags } = rest;
-  const options = JSON.stringify({ stateDir, port, host });
-  const command = [process.execPath, fixturePath("gateway.mjs"), options];
+  const { stateDir = temporaryDirectory(), wrapped = false, ...flags } = rest;
+  const options = { stateDir, port, host };
+  const command = wrapped
+    ? [process.execPath, CLI, "run", "--state-dir", stateDir, "--port", String(port), "--", ...adopter(options)]
+    : [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
   const argument = JSON.stringify({ listen, command, ...flags });
   const supervisor = new TestProcess("python3", [fixturePath("activation.py"), argument]);
   await supervisor.next("listening");
@@ -120,6 +127,25 @@ describe("a socket that the supervisor passes", () => {
     await systemd.next("serving");
     systemd.send("start");
     expect(await systemd.next("refused")).toMatchObject({ code: "ALREADY_LISTENING" });
+  });
+
+  itActivates("goes through `gateway-lock run` to its program, and outlives both", async () => {
+    const port = await freePort();
+    const systemd = await supervisor({ port, wrapped: true });
+    const early = ask(port);
+    systemd.send("start");
+    const { pid } = await systemd.next("acquired");
+    expect(await early).toBe(`adopter ${pid}`);
+    systemd.send("tell close");
+    await systemd.next("closed");
+    const between = ask(port);
+    systemd.send("tell exit");
+    await systemd.next("ended");
+    systemd.send("start");
+    const next = await systemd.next("acquired");
+    expect(await between).toBe(`adopter ${next.pid}`);
+    systemd.send("tell exit");
+    await systemd.next("ended");
   });
 
   itWhere(hasPython && isLinux && hasIPv6, "needs Python and IPv6")("serves both halves of localhost", async () => {

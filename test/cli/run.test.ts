@@ -5,17 +5,16 @@ import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
 import { hasIPv6, hasPython, isLinux, itWhere } from "../support/capabilities.ts";
+import { CLI } from "../support/commands.ts";
 import { expectNothingLeft, isPortFree, lockFilesIn, refusalOf } from "../support/gateways.ts";
 import { flockCommandGets } from "../support/locks.ts";
 import { fixturePath, TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 import { locksOf, until } from "../support/waits.ts";
 
-const CLI = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 const itRunsPython = itWhere(hasPython && isLinux, "needs Python on Linux");
 
 interface Claim {
@@ -45,7 +44,13 @@ function run(
 
 function endHolders(claim: Claim): void {
   for (const path of [claim.stateDir, stateLock(claim)]) {
-    for (const pid of readOwner(path).holders) process.kill(pid, "SIGKILL");
+    for (const pid of readOwner(path).holders) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It was just ending.
+      }
+    }
   }
 }
 
