@@ -207,7 +207,7 @@ describe("a wait", () => {
       }),
     );
     const daemon = startNotified(manager.socket, { GATEWAY_LOCK_SUPERVISOR: "systemd" });
-    tell(daemon, "supervise", { options: { ...options, retry: { interval: 50, limit: 100 } } });
+    tell(daemon, "supervise", { options: { ...options, retry: { interval: 400, limit: 1000 } } });
     const { message } = await daemon.next("failed");
     const heard = await manager.hasHeard();
     expect(heard[0]).toEqual({
