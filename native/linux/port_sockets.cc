@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "procfs.h"
 
@@ -107,7 +108,7 @@ bool ReadLine(const std::string& line, bool ipv6, std::uint16_t port, std::uint3
   unsigned long long inode;
   const int read =
       sscanf(line.c_str(), " %*u: %32[0-9A-F]:%4X %*[0-9A-F:] %2X %*s %*s %*s %*u %*u %llu", local, &local_port, &state, &inode);
-  if (read != 4 || local_port != port || (states & 1u << state) == 0) return false;
+  if (read != 4 || local_port != port || state >= 32 || (states & 1u << state) == 0) return false;
   std::uint32_t words[4] = {};
   const std::string hexadecimal(local);
   const std::size_t count = ipv6 ? 4 : 1;
@@ -151,17 +152,16 @@ std::vector<ProcessId> FindSocketOwners(const std::vector<std::uint64_t>& ids, c
   std::size_t left = static_cast<std::size_t>(std::count_if(ids.begin(), ids.end(), [](std::uint64_t id) { return id != 0; }));
   if (left == 0) return owners;
   VisitDescriptors(hints, [&](ProcessId pid, const Descriptor& descriptor) {
-    if (descriptor.link().substr(0, kPrefix.size()) != kPrefix) return Visit::kNext;
+    if (descriptor.link().substr(0, kPrefix.size()) != kPrefix) return false;
+    const std::string_view number = descriptor.link().substr(kPrefix.size());
     std::uint64_t id = 0;
-    for (const char digit : descriptor.link().substr(kPrefix.size())) {
-      if (digit >= '0' && digit <= '9') id = id * 10 + static_cast<std::uint64_t>(digit - '0');
-    }
+    std::from_chars(number.data(), number.data() + number.size(), id);
     for (std::size_t i = 0; i < ids.size(); i++) {
       if (ids[i] != id || id == 0 || owners[i] != 0) continue;
       owners[i] = pid;
       left--;
     }
-    return left == 0 ? Visit::kEnough : Visit::kNext;
+    return left == 0;
   });
   return owners;
 }

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 
 #include "procfs.h"
@@ -46,8 +47,11 @@ std::string_view FieldOf(std::string_view info, std::string_view name) noexcept 
 // The kernel's own number of the file's inode, which on overlayfs and others is not always the one that stat(2) says. Since
 // Linux 5.14; 0 before.
 Inode InodeOf(std::string_view info) noexcept {
-  const std::string_view field = FieldOf(info, "ino:");
-  return field.empty() ? 0 : strtoull(field.data(), nullptr, 10);
+  std::string_view field = FieldOf(info, "ino:");
+  field.remove_prefix(std::min(field.find_first_not_of(" \t"), field.size()));
+  Inode inode = 0;
+  std::from_chars(field.data(), field.data() + field.size(), inode);
+  return inode;
 }
 
 // Locks by flock(2) come first (show_fd_locks, fs/locks.c), and an open file description has one of them at most.
@@ -178,10 +182,10 @@ std::vector<LockEvidence> FindLockHolders(const std::vector<std::string>& paths,
   if (targets.empty()) return evidence;
 
   const bool complete = VisitDescriptors(hints, [&](ProcessId pid, const Descriptor& descriptor) {
-    if (descriptor.link()[0] != '/' || IsDevice(descriptor.link())) return Visit::kNext;
+    if (descriptor.link()[0] != '/' || IsDevice(descriptor.link())) return false;
     char buffer[1024];
     const std::string_view info = descriptor.ReadInfo(buffer, sizeof(buffer));
-    if (!ShowsFlock(info)) return Visit::kNext;
+    if (!ShowsFlock(info)) return false;
     bool enough = first_only;
     for (const Target& target : targets) {
       std::vector<ProcessId>& holders = target.evidence->holders;
@@ -189,7 +193,7 @@ std::vector<LockEvidence> FindLockHolders(const std::vector<std::string>& paths,
       if (!known && (holders.empty() || !first_only) && target.Is(info, descriptor)) holders.push_back(pid);
       enough = enough && !holders.empty();
     }
-    return enough ? Visit::kEnough : Visit::kNext;
+    return enough;
   });
 
   std::optional<LockTable> table;

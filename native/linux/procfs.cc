@@ -49,12 +49,12 @@ class Directory {
   DIR* stream_ = nullptr;
 };
 
-// kEnough or kNext; `hidden` if it could not be looked at.
-Visit VisitProcess(int processes, ProcessId pid, const std::function<Visit(ProcessId, const Descriptor&)>& visit, bool& hidden) {
+// What `visit` says; `hidden` if the process could not be looked at.
+bool VisitProcess(int processes, ProcessId pid, const std::function<bool(ProcessId, const Descriptor&)>& visit, bool& hidden) {
   Directory descriptors(processes, (std::to_string(pid) + "/fd").c_str());
   if (!descriptors) {
     if (errno != ENOENT && errno != ESRCH) hidden = true;
-    return Visit::kNext;
+    return false;
   }
   char link[256];
   while (const char* name = descriptors.NextNumber()) {
@@ -62,13 +62,12 @@ Visit VisitProcess(int processes, ProcessId pid, const std::function<Visit(Proce
     if (length == -1) {
       if (errno != EACCES && errno != EPERM) continue;
       hidden = true;
-      return Visit::kNext;
+      return false;
     }
-    const Visit next = visit(pid, Descriptor(descriptors.fd(), name, std::string_view(link, static_cast<std::size_t>(length))));
-    if (next == Visit::kNextProcess) return Visit::kNext;
-    if (next == Visit::kEnough) return next;
+    const std::string_view text(link, static_cast<std::size_t>(length));
+    if (visit(pid, Descriptor(descriptors.fd(), name, text))) return true;
   }
-  return Visit::kNext;
+  return false;
 }
 
 }  // namespace
@@ -114,19 +113,19 @@ std::string_view Descriptor::ReadInfo(char* buffer, std::size_t size) const noex
 
 bool Descriptor::Stat(struct stat& file) const noexcept { return fstatat(directory_, name_, &file, 0) == 0; }
 
-bool VisitDescriptors(const std::vector<ProcessId>& hints, const std::function<Visit(ProcessId, const Descriptor&)>& visit) {
+bool VisitDescriptors(const std::vector<ProcessId>& hints, const std::function<bool(ProcessId, const Descriptor&)>& visit) {
   bool hidden = false;
   bool sees_init = false;
   Directory processes(AT_FDCWD, "/proc");
   if (!processes) return false;
   for (const ProcessId hint : hints) {
-    if (hint > 0 && VisitProcess(processes.fd(), hint, visit, hidden) == Visit::kEnough) return !hidden;
+    if (hint > 0 && VisitProcess(processes.fd(), hint, visit, hidden)) return !hidden;
   }
   while (const char* name = processes.NextNumber()) {
     const auto pid = static_cast<ProcessId>(strtol(name, nullptr, 10));
     if (pid == 1) sees_init = true;
     if (std::find(hints.begin(), hints.end(), pid) != hints.end()) continue;
-    if (VisitProcess(processes.fd(), pid, visit, hidden) == Visit::kEnough) break;
+    if (VisitProcess(processes.fd(), pid, visit, hidden)) break;
   }
   // With the mount option hidepid, procfs leaves out what is not this user's; there is a first process everywhere.
   return sees_init && !hidden;

@@ -41,14 +41,8 @@ class Descriptor {
   const std::string_view link_;
 };
 
-enum class Visit {
-  kNext,         // descriptor
-  kNextProcess,  // this one has nothing more to show
-  kEnough,
-};
-
-// Calls `visit` for every descriptor of every process that this user may see, the hinted processes first. Whether every process
-// could be looked at.
-bool VisitDescriptors(const std::vector<ProcessId>& hints, const std::function<Visit(ProcessId, const Descriptor&)>& visit);
+// Calls `visit` for every descriptor of every process that this user may see, the hinted processes first, until it returns true.
+// Whether every process could be looked at.
+bool VisitDescriptors(const std::vector<ProcessId>& hints, const std::function<bool(ProcessId, const Descriptor&)>& visit);
 
 }  // namespace gateway_lock

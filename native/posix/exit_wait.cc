@@ -22,9 +22,11 @@ struct ExitWait::State {
   Notify notify;
   void* context;
   pthread_t thread;
+  bool started = false;
   std::atomic<bool> ended{false};
 
   ~State() {
+    if (!started) return;
     Wake(wake);
     pthread_join(thread, nullptr);
   }
@@ -54,6 +56,7 @@ Result<Done> ExitWait::Start(const FileHandle& process, Notify notify, void* con
   if (const int error = StartThread(state->thread, true, State::Run, state.get()); error != 0) {
     return Failure{error, "pthread_create"};
   }
+  state->started = true;
   state_ = std::move(state);
   return Done{};
 }

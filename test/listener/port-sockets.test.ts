@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { constants } from "node:os";
 import { expect, onTestFinished } from "vitest";
-import { isFailure, native, type PortSocket, type PortUse } from "../../lib/native.ts";
+import { type BoundSocket, isFailure, native, type PortSocket, type PortUse } from "../../lib/native.ts";
 import { type Caller, startCaller } from "../support/calls.ts";
 import { hasIPv6, hasPython, isLinux, itWhere } from "../support/capabilities.ts";
 import { connectTo } from "../support/listener-tools.ts";
@@ -17,11 +17,11 @@ const it = itWhere(isLinux, "needs Linux");
 const itWithIPv6 = itWhere(isLinux && hasIPv6, "needs IPv6");
 const itWithSandbox = itWhere(isLinux && hasPython && hasIPv6, "needs python3 and IPv6");
 
-function make(kind: "listen" | "guard", host: string, port: number, dualStack = false): number {
-  const made = native()[kind](host, port, 5, dualStack);
+function listen(host: string, port: number, dualStack = false): BoundSocket {
+  const made = native().listen(host, port, 5, dualStack);
   if (isFailure(made)) throw new Error(JSON.stringify(made));
   onTestFinished(() => native().closeSocket(made.fd));
-  return made.fd;
+  return made;
 }
 
 function inOrder(sockets: readonly PortSocket[]): PortSocket[] {
@@ -54,9 +54,9 @@ for (const [error, call] of [
     const see = async (use: PortUse) => inOrder(await sandboxed.call("findPortSockets", port, use));
     expect(await see("listening")).toEqual([]);
 
-    make("listen", "127.0.0.1", port);
-    make("listen", "127.0.0.2", port);
-    make("listen", "::1", port);
+    listen("127.0.0.1", port);
+    listen("127.0.0.2", port);
+    listen("::1", port);
     const listening = find(port, "listening");
     expect(listening.map(({ address, family }) => `${family} ${address}`)).toEqual([
       "IPv4 127.0.0.1",
@@ -77,8 +77,8 @@ for (const [error, call] of [
 
 itWithSandbox("takes a wildcard for one of both families where the files do not say", async () => {
   const [both, alone] = [await freePort(), await freePort()];
-  make("listen", "::", both, true);
-  make("listen", "::", alone, false);
+  listen("::", both, true);
+  listen("::", alone, false);
   const sandboxed = await startSandboxed("EAFNOSUPPORT", `socket:${NETLINK}`);
   for (const port of [both, alone]) {
     const [netlink] = find(port, "listening");
@@ -91,7 +91,7 @@ itWithSandbox("spells every address as netlink does", async () => {
   const sandboxed = await startSandboxed("EPERM", `socket:${NETLINK}`);
   for (const host of ["127.1.2.3", "0.0.0.0", "::1", "::"]) {
     const port = await freePort();
-    make("listen", host, port);
+    listen(host, port);
     const [{ address }] = await sandboxed.call("findPortSockets", port, "listening");
     expect(address).toBe(find(port, "listening")[0]?.address);
     expect(address).toBe(host);
@@ -100,7 +100,7 @@ itWithSandbox("spells every address as netlink does", async () => {
 
 itWithSandbox("refuses a port as well there as anywhere, and says who has it", async () => {
   const port = await freePort();
-  make("listen", "127.0.0.1", port);
+  listen("127.0.0.1", port);
   const script = `
     import { bindExclusive } from ${JSON.stringify(fixturePath("../../dist/index.js"))};
     try { bindExclusive({ host: "127.0.0.1", port: ${port} }); }
@@ -118,7 +118,7 @@ itWithSandbox("refuses a port as well there as anywhere, and says who has it", a
 itWithIPv6("names the owners of many sockets in one walk, in their order, and nobody for what nobody has", async () => {
   const other = await startCaller();
   const port = await freePort();
-  make("listen", "127.0.0.1", port);
+  listen("127.0.0.1", port);
   const theirs = await other.call("listen", "::1", port, 5, false);
   expect(theirs).toMatchObject({ port });
   const ids = find(port, "listening").map(({ id }) => id);
@@ -132,9 +132,8 @@ itWithIPv6("names the owners of many sockets in one walk, in their order, and no
 });
 
 it("has no owner for a connection that waits in the queue, and one once it is accepted", async () => {
-  const port = await freePort();
   const server = createServer({ pauseOnConnect: true });
-  const fd = make("listen", "127.0.0.1", port);
+  const { fd, port } = listen("127.0.0.1", 0);
   const client = connect({ port, host: "127.0.0.1" });
   onTestFinished(() => void client.destroy());
   await once(client, "connect");

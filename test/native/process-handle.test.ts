@@ -1,7 +1,7 @@
 // Proves that a handle means one process for ever, tells of its end once, and leaves nothing behind.
 
-import { spawn, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { Worker } from "node:worker_threads";
 import { beforeAll, expect, onTestFinished } from "vitest";
@@ -11,10 +11,10 @@ import { hasPython, isLinux, isRoot, itWhere } from "../support/capabilities.ts"
 import { asOtherUser, canRunAsOtherUser } from "../support/locks.ts";
 import { fixturePath, TestProcess } from "../support/processes.ts";
 import { openDescriptors } from "../support/temporary.ts";
-import { startAlone, startPool, threadsOf, until } from "../support/waits.ts";
+import { hasPrlimit, startAlone, startPool, threadsOf, until } from "../support/waits.ts";
 
 const { SIGTERM, SIGKILL } = constants.signals;
-const { EBADF, EBUSY, ENOSYS, EPERM, ESRCH } = constants.errno;
+const { EAGAIN, EBADF, EBUSY, EMFILE, ENOSYS, EPERM, ESRCH } = constants.errno;
 const NOBODY = 2 ** 22 + 1; // above the greatest pid (PID_MAX_LIMIT)
 
 const it = itWhere(isLinux && !isFailure(native().openProcess(process.pid)), "needs pidfds (Linux 5.3)");
@@ -156,6 +156,32 @@ it("is closed at any moment, tells nobody then, and leaves neither a thread nor 
   expect(openDescriptors()).toBe(descriptors);
   expect(threadsOf()).toBe(threads);
 });
+
+for (const [what, resource, refusal] of [
+  ["thread", "nproc", { errno: EAGAIN, syscall: "pthread_create" }],
+  ["descriptor", "nofile", { errno: EMFILE, syscall: "eventfd" }],
+] as const) {
+  const able = hasPrlimit && (resource === "nofile" || !isRoot || canRunAsOtherUser);
+  itWhere(isLinux && able, "needs prlimit(1), and for threads an ordinary user who may read this checkout")(
+    `says that there is no ${what} left, and waits when there is one again`,
+    async () => {
+      const as = isRoot && resource === "nproc" ? asOtherUser : {}; // root may start as many threads as it likes
+      const sleeper = new TestProcess("sleep", ["60"], as);
+      const caller = await startCaller([], as);
+      const handle = await caller.call("openProcess", sleeper.pid);
+      const limit = (value: string | number) =>
+        execFileSync("prlimit", ["--pid", String(caller.pid), `--${resource}=${value}:`], as as object);
+      const descriptors = readdirSync(`/proc/${caller.pid}/fd`).length;
+      limit(resource === "nproc" ? 1 : 3);
+      expect(await caller.call("awaitExit", handle, "...")).toEqual(refusal);
+      limit(1000);
+      expect(readdirSync(`/proc/${caller.pid}/fd`).length).toBe(descriptors);
+      expect(await caller.call("awaitExit", handle, "...")).toBeNull();
+      await sleeper.kill();
+      await caller.next("called");
+    },
+  );
+}
 
 it("tells nobody of an end that came just before it was closed, and not whoever has its number now", async () => {
   const ROUNDS = 50;
