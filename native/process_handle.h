@@ -13,7 +13,8 @@ namespace gateway_lock {
 // mean another one unnoticed. ESRCH: there is none.
 Result<FileHandle> OpenProcess(ProcessId pid) noexcept;
 
-// ESRCH: it has ended, and nobody was hit. ENOTSUP where a handle can't do this, or not with this signal.
+// ESRCH: it has ended, and nobody was hit; but nothing is said of a zombie, which takes every signal. ENOTSUP where a handle
+// can't do this, or not with this signal.
 Result<Done> SignalProcess(const FileHandle& process, int signal) noexcept;
 
 // Waiting for the end of a process, where this thread need not wait.

@@ -1,7 +1,8 @@
 // Which signals were sent by a process, and which by the kernel for a terminal.
 //
 // Ctrl-C reaches every process of the terminal's foreground group. Whoever starts a program and forwards signals to it must not
-// forward that one, or the program gets it twice. Node does not say where a signal comes from; the kernel does.
+// forward that one, or the program gets it twice. Node does not say where a signal comes from; some kernels do, and elsewhere it
+// is told from where this process stands. ENOTSUP where processes send each other no signals.
 #pragma once
 
 #include <cstdint>
