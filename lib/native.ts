@@ -126,9 +126,12 @@ export interface Native {
   findSocketOwners(ids: readonly number[], hints: readonly number[]): readonly (number | null)[];
   /** A handle that goes on meaning this very process when its number is another's. ESRCH: there is none; ENOSYS: no such handles here. */
   openProcess(pid: number): number | NativeFailure;
-  /** ENOTSUP where the handle can only be waited for. ESRCH: it has ended. */
+  /** ENOTSUP where the handle can only be waited for. ESRCH: it has ended, and its parent has been told. */
   signalProcess(process: number, signal: number): undefined | NativeFailure;
-  /** `done` is called once, when the process has ended. Keeps the event loop alive until then, or until `closeProcess`. */
+  /**
+   * `done` is called once, when the process has ended. Keeps the event loop alive until then, or until `closeProcess`. EBUSY: somebody
+   * waits by this handle already.
+   */
   awaitExit(process: number, done: () => void): undefined | NativeFailure;
   closeProcess(process: number): void;
   /** One datagram to a Unix socket (sd_notify(3)); an address that begins with "@" is abstract. */

@@ -280,7 +280,6 @@ const char* Name(LockStatus status) {
   return "none";
 }
 
-// A held file is kept only for somebody who wants to wait for it.
 Napi::Object LockAttemptObject(Napi::Env env, const LockAttempt& attempt) {
   auto object = Napi::Object::New(env);
   object["status"] = Name(attempt.status);

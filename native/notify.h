@@ -8,7 +8,7 @@
 namespace gateway_lock {
 
 // One datagram to the Unix socket at `socket`; "@" at its beginning stands for the NUL of an abstract address. Never waits:
-// EAGAIN where the receiver's queue is full.
+// EAGAIN where the receiver's queue is full. ENOTSUP where nobody wants to be told in this way.
 Result<Done> Notify(const std::string& socket, const std::string& message) noexcept;
 
 }  // namespace gateway_lock
