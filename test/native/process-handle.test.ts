@@ -230,9 +230,8 @@ it("tells of a hundred ends, whoever closes what meanwhile", async () => {
   await until(() => threadsOf() === threads);
 });
 
-it("goes with its worker, however that one ends", async () => {
-  const WORKERS = 20;
-  const sleeper = aSleeper();
+it("goes with its worker, however that one ends, also when the process ends in the same moment", async () => {
+  const ROUNDS = 10;
   const work = `
     const { workerData, parentPort } = require("node:worker_threads");
     const native = require("node-gyp-build")(workerData.root);
@@ -240,22 +239,26 @@ it("goes with its worker, however that one ends", async () => {
       native.awaitExit(native.openProcess(workerData.pid), () => parentPort.postMessage("told"));
     }
     parentPort.postMessage("waiting");
-    if (workerData.ends === "exit") process.exit(0);
+    if (workerData.how === "exit") process.exit(0);
   `;
   const root = fixturePath("../..");
-  const start = async (ends: string) => {
-    const worker = new Worker(work, { eval: true, workerData: { root, pid: sleeper.pid, ends } });
+  const start = async (how: "terminate" | "exit" | "together") => {
+    const sleeper = aSleeper();
+    const worker = new Worker(work, { eval: true, workerData: { root, pid: sleeper.pid, how } });
     const exit = new Promise((resolve) => worker.once("exit", resolve));
     const messages: unknown[] = [];
     worker.on("message", (message) => messages.push(message));
     await new Promise((resolve) => worker.once("message", resolve));
-    if (ends === "terminate") await worker.terminate();
+    if (how === "together") process.kill(sleeper.pid, "SIGKILL");
+    if (how !== "exit") await worker.terminate();
     await exit;
-    expect(messages).toEqual(["waiting"]);
+    if (how !== "together") expect(messages).toEqual(["waiting"]);
+    await sleeper.kill();
   };
   await start("terminate");
   const [descriptors, threads] = [openDescriptors(), threadsOf()];
-  for (let count = 0; count < WORKERS; count++) await start(count % 2 === 0 ? "terminate" : "exit");
-  await sleeper.kill();
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const how of ["terminate", "exit", "together"] as const) await start(how);
+  }
   await until(() => openDescriptors() <= descriptors && threadsOf() <= threads);
 });
