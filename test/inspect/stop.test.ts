@@ -3,12 +3,13 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, vi } from "vitest";
+import { inspectGateway } from "../../lib/inspect/status.ts";
 import { stopGateway } from "../../lib/inspect/stop.ts";
 import { native } from "../../lib/native.ts";
 import type { GatewayOptions, StopOptions } from "../../lib/options.ts";
 import { hasPython, hasStrace, isLinux, itWhere } from "../support/capabilities.ts";
 import { acquire, deadPid, recordOf, startTimeOf } from "../support/gateways.ts";
-import { inspect, reap, startHolder, startReady, startStranger, traceOf } from "../support/inspections.ts";
+import { reap, startHolder, startReady, startStranger, traceOf } from "../support/inspections.ts";
 import { asOtherUser, canRunAsOtherUser } from "../support/locks.ts";
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
@@ -164,7 +165,7 @@ it("takes a zombie for gone", async () => {
   const parent = new TestProcess("sh", ["-c", script, process.execPath, fixturePath("gateway.mjs"), argument]);
   const { pid } = await parent.next("child");
   reap(pid);
-  await vi.waitUntil(async () => (await inspect(options)).health?.ok, { timeout: 15_000 });
+  await vi.waitUntil(async () => (await inspectGateway(options)).health?.ok, { timeout: 15_000 });
   expect(await stopGateway(options)).toMatchObject({ outcome: "stopped", pids: [pid], signal: "SIGTERM" });
   expect(readFileSync(`/proc/${pid}/stat`, "utf8")).toMatch(/\) Z /);
   expect(await stopGateway(options)).toMatchObject({ outcome: "none" });

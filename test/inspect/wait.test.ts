@@ -10,7 +10,6 @@ import { canUnshareUser, hasFlockCommand, hasPython, isLinux, itWhere } from "..
 import { acquire, recordOf, startTimeOf } from "../support/gateways.ts";
 import { startHolder, startReady, startStranger } from "../support/inspections.ts";
 import { flockCommandGets } from "../support/locks.ts";
-import { median, showTimes } from "../support/measures.ts";
 import { fixturePath, startGateway, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 import { startPool, threadsOf, until } from "../support/waits.ts";
@@ -29,29 +28,6 @@ it("is over at once where nobody has the lock, and where the gateway is ready", 
   await startReady(options);
   expect(await waitForGateway({ ...options, for: "ready", timeout: 0 })).toMatchObject({ verdict: "expected" });
   expect(await waitForGateway({ ...options, for: "free", timeout: 0 })).toBe(null);
-});
-
-it("hears of the end of an owner within milliseconds, however it ends", async () => {
-  const BOUND = 150; // ms; a third of what the re-check alone would take in the worst case
-  const times: number[] = [];
-  for (const ending of ["SIGKILL", "SIGKILL", "SIGKILL", "close"]) {
-    const options = await aGateway();
-    const gateway = await startReady(options);
-    let shown = () => {};
-    const watching = new Promise<void>((resolve) => {
-      shown = resolve;
-    });
-    const waiting = waitForGateway({ ...options, for: "free", onChange: () => shown() });
-    await watching;
-    const started = performance.now();
-    if (ending === "close") gateway.send("close");
-    else process.kill(gateway.pid, ending);
-    const report = await waiting;
-    times.push(performance.now() - started);
-    expect(report).toMatchObject({ verdict: ending === "close" ? "free" : "stale-record" });
-  }
-  showTimes(`an owner's end is heard after ${times.map((ms) => ms.toFixed(1)).join(", ")} ms`);
-  expect(median(times)).toBeLessThan(BOUND);
 });
 
 it("sees a gateway come, get its port and get ready, and is told of each step", async () => {
