@@ -82,19 +82,25 @@ Inode InodeAt(const std::string& path) {
 }
 
 // What /proc/locks says of the inodes that are locked. The kernel hands the table out a page at a time, by position, so that an
-// entry can slip through between two reads while others go away: then not being listed proves nothing by itself.
+// entry can slip through between two reads while others go away: then not being listed proves nothing by itself. What has gone
+// away while a table was read is missing in the next one, so two that are the same have missed nothing.
 class LockTable {
  public:
   LockTable() {
-    const bool was_read = ReadLines("/proc/locks", [this](std::string_view line) { text_.append(line).push_back('\n'); });
+    const bool was_read = Read();
+    is_whole_ = text_.size() < kSurelyOnePage;
     struct stat pid_namespace;
     lists_all_ = was_read && stat("/proc/self/ns/pid", &pid_namespace) == 0 && pid_namespace.st_ino == kInitialPidNamespace;
   }
 
-  // Otherwise it may have missed one.
-  bool is_whole() const noexcept {
-    constexpr std::size_t kSurelyOnePage = 4096 - 256;  // no entry is that long, so another would have fitted
-    return text_.size() < kSurelyOnePage;
+  // Reads it again until nothing can be missing, a few times at most; it may then say something else.
+  bool Complete() {
+    constexpr int kReadings = 4;
+    for (int reading = 2; !is_whole_ && reading <= kReadings; reading++) {
+      const std::string last = std::move(text_);
+      is_whole_ = Read() && text_ == last;
+    }
+    return is_whole_;
   }
 
   // kYes, listed with that device; kNo, not listed in the initial pid namespace, which lists all.
@@ -118,7 +124,15 @@ class LockTable {
   }
 
  private:
+  static constexpr std::size_t kSurelyOnePage = 4096 - 256;  // no entry is that long, so another would have fitted
+
+  bool Read() {
+    text_.clear();
+    return ReadLines("/proc/locks", [this](std::string_view line) { text_.append(line).push_back('\n'); });
+  }
+
   std::string text_;
+  bool is_whole_;
   bool lists_all_;
 };
 
@@ -203,7 +217,8 @@ std::vector<LockEvidence> FindLockHolders(const std::vector<std::string>& paths,
     if (!table) table.emplace();
     target.evidence->locked = table->Lists(target);
     // A table that may be incomplete is enough only together with a look at every process.
-    if (target.evidence->locked == Verdict::kNo && !table->is_whole() && !complete) target.evidence->locked = Verdict::kUnknown;
+    if (target.evidence->locked == Verdict::kNo && !complete)
+      target.evidence->locked = table->Complete() ? table->Lists(target) : Verdict::kUnknown;
   }
   return evidence;
 }
