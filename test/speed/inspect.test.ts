@@ -5,10 +5,11 @@ import { createServer } from "node:http";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { inspectGateway } from "../../lib/inspect/status.ts";
+import { waitForGateway } from "../../lib/inspect/wait.ts";
 import type { InspectOptions } from "../../lib/options.ts";
 import { hasPython, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
 import { acquire } from "../support/gateways.ts";
-import { startStranger } from "../support/inspections.ts";
+import { startReady, startStranger } from "../support/inspections.ts";
 import { median, showTimes } from "../support/measures.ts";
 import { fixturePath, TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
@@ -76,4 +77,24 @@ it(`finds holders and listeners among ${SOCKETS} sockets and ${PROCESSES} proces
   }
   crowd.child.stdin?.end();
   await crowd.exited;
+});
+
+it("hears of the end of an owner within milliseconds, however it ends", async () => {
+  const BOUND = 100; // ms; a fifth of what a look twice a second could take
+  const times: number[] = [];
+  for (let round = 0; round < LOOKS; round++) {
+    const options = { stateDir: join(temporaryDirectory(), "state"), port: await freePort() };
+    const owner = await startReady(options);
+    let waiting: ReturnType<typeof waitForGateway> | undefined;
+    await new Promise<void>((resolve) => {
+      waiting = waitForGateway({ ...options, for: "free", onChange: () => resolve() });
+    });
+    const started = performance.now();
+    if (round % 2 === 0) owner.child.kill("SIGKILL");
+    else owner.send("close");
+    expect(await waiting).toMatchObject({ verdict: round % 2 === 0 ? "stale-record" : "free" });
+    times.push(performance.now() - started);
+  }
+  showTimes(`an owner's end is heard after ${times.map((ms) => ms.toFixed(1)).join(", ")} ms`);
+  expect(median(times)).toBeLessThan(BOUND);
 });
