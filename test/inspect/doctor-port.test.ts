@@ -68,11 +68,19 @@ describe("port-owner", () => {
     expectFine(await findingOf("port-owner", { stateDir: options.stateDir, port: 0 }));
   });
 
+  itOnLinux("a child of the gateway's that has not its lock is a stranger too", async () => {
+    const options = await aGateway();
+    await acquire(options);
+    const port = await freePort();
+    const child = await aStranger(port, "127.0.0.1");
+    expectFault(await findingOf("port-owner", { ...options, port }), `^pid ${child.pid} `, /another port/);
+  });
+
   itWhere(isLinux && hasPython && kernelIsAtLeast(6, 8), "needs Linux 6.8 and Python")(
     "somebody who has it bound, and does not listen",
     async () => {
       const options = await aGateway();
-      const program = `import socket,sys; s=socket.socket(); s.bind(("127.0.0.1",${options.port})); print('{"event":"bound"}',flush=True); sys.stdin.read()`;
+      const program = `import socket,sys; s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); s.bind(("127.0.0.1",${options.port})); print('{"event":"bound"}',flush=True); sys.stdin.read()`;
       const stranger = new TestProcess("python3", ["-c", program]);
       await stranger.next("bound");
       expectFault(

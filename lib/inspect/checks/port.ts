@@ -26,6 +26,8 @@ interface Place {
   readonly picture: Picture;
   /** Whether a listener is one of those who hold the lock. `null` where that can't be seen. */
   readonly isOwner: (listener: { readonly pid: number | null }) => boolean | null;
+  /** Or descends from one: a gateway's browser has ports of its own. */
+  readonly isOfOwner: Place["isOwner"];
 }
 
 async function placeOf({ options, picture }: Scene): Promise<Place | null> {
@@ -36,21 +38,27 @@ async function placeOf({ options, picture }: Scene): Promise<Place | null> {
   const isHidden = isHeld && seen.holders.length === 0;
   // A socket whose process is hidden belongs to none that is seen.
   const isShown = !isFailure(native().findPortSockets(port, "listening"));
-  const isOwner: Place["isOwner"] = ({ pid }) => {
-    if (pid === null) return isHeld && (isHidden || !isShown) ? null : false;
-    return isOf(pid, seen.holders) || (isHidden ? null : false);
+  const judge =
+    (belongs: (pid: number) => boolean): Place["isOwner"] =>
+    ({ pid }) => {
+      if (pid === null) return isHeld && (isHidden || !isShown) ? null : false;
+      return belongs(pid) || (isHidden ? null : false);
+    };
+  return {
+    port,
+    picture: seen,
+    isOwner: judge((pid) => seen.holders.includes(pid)),
+    isOfOwner: judge((pid) => descendsFrom(pid, seen.holders)),
   };
-  return { port, picture: seen, isOwner };
 }
 
-/** Whether a process is one of `pids`, or descends from one: a gateway's browser has its ports too. */
-function isOf(pid: number, pids: readonly number[]): boolean {
+function descendsFrom(pid: number, ancestors: readonly number[]): boolean {
   const seen = new Set<number>();
-  for (let current = pid; current > 1 && !seen.has(current); current = parentOf(current)) {
-    if (pids.includes(current)) return true;
+  for (let current = pid; current > 0 && !seen.has(current); current = parentOf(current)) {
+    if (ancestors.includes(current)) return true;
     seen.add(current);
   }
-  return pids.includes(pid);
+  return false;
 }
 
 /** Field 4 of proc_pid_stat(5); 0 where it can't be told. */
@@ -188,14 +196,14 @@ export async function checkEphemeralRange({ options, readings, reserve }: Scene)
 export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
   const place = await placeOf(scene);
   if (place === null) return NO_PORT;
-  const { port, isOwner, picture } = place;
+  const { port, isOfOwner, picture } = place;
   const derived = derivedFrom(port);
   const hosts = targetsFor(scene.options.hosts, true).map(({ host }) => host);
   const problems: Problem[] = [];
   const hidden: number[] = [];
   const strangers = new Map<string, number[]>();
   for (const listener of await findListenersOn(hosts, derivedPorts(derived), picture.holders)) {
-    const isOurs = isOwner(listener);
+    const isOurs = isOfOwner(listener);
     if (isOurs === null) hidden.push(listener.port);
     if (isOurs === false)
       strangers.set(describe(listener), [...(strangers.get(describe(listener)) ?? []), listener.port]);
