@@ -4,7 +4,14 @@ import { lstatSync } from "node:fs";
 import { printable, reasonOf } from "../errors.ts";
 import { readRecord } from "../lock/record.ts";
 import { locateResources } from "../lock/resources.ts";
-import { checkArray, checkBoolean, checkReservedPort, type InspectOptions, resolveInspectOptions } from "../options.ts";
+import {
+  checkArray,
+  checkBoolean,
+  checkReservedPort,
+  type InspectOptions,
+  type ResolvedInspection,
+  resolveInspectOptions,
+} from "../options.ts";
 import { checkIsolation, type ProfileInstance } from "../profile/isolation.ts";
 import { checkClock, checkLockFile, checkRecord } from "./checks/lock.ts";
 import { checkAddon, checkFilesystem, checkPermissions } from "./checks/place.ts";
@@ -62,6 +69,8 @@ const CHECKS: readonly (readonly [CheckName, (scene: Scene) => Answer | Promise<
   ["clock", checkClock],
 ];
 
+const MAX_LOOKS = 4;
+
 /**
  * Runs every check, and answers with one finding for each, in one order, whether something is wrong or not. Nothing of the
  * gateway is touched, and no lock is taken that a starting one could meet: to see whether a filesystem locks, a
@@ -105,10 +114,17 @@ function survey({ instances = [], ...options }: DoctorOptions): Scene {
       return changed === null ? [] : [{ path, changed }];
     }),
     picture: () => {
-      picture ??= look(resolved);
+      picture ??= lookClosely(resolved);
       return picture;
     },
   };
+}
+
+/** Where processes come and go by the hundred, a look may miss who holds nothing, and see it the next time. */
+async function lookClosely(options: ResolvedInspection): Promise<Picture> {
+  let picture = await look(options);
+  for (let looks = 1; picture.locked === null && looks < MAX_LOOKS; looks++) picture = await look(options);
+  return picture;
 }
 
 function dateOf(path: string): number | null {

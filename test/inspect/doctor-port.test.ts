@@ -34,6 +34,20 @@ async function aStranger(port: number, host: string): Promise<TestProcess> {
   return stranger;
 }
 
+/** A process that has the port bound, and does not listen. */
+async function aBinder(port: number, host: string): Promise<TestProcess> {
+  const family = host.includes(":") ? "AF_INET6" : "AF_INET";
+  const program = `import socket,sys
+s=socket.socket(socket.${family})
+s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)
+s.bind(("${host}",${port}))
+print('{"event":"bound"}',flush=True)
+sys.stdin.read()`;
+  const binder = new TestProcess("python3", ["-c", program]);
+  await binder.next("bound");
+  return binder;
+}
+
 describe("port-owner", () => {
   itOnLinux("a stranger on the port, until it leaves", async () => {
     const options = await aGateway();
@@ -80,9 +94,7 @@ describe("port-owner", () => {
     "somebody who has it bound, and does not listen",
     async () => {
       const options = await aGateway();
-      const program = `import socket,sys; s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); s.bind(("127.0.0.1",${options.port})); print('{"event":"bound"}',flush=True); sys.stdin.read()`;
-      const stranger = new TestProcess("python3", ["-c", program]);
-      await stranger.next("bound");
+      const stranger = await aBinder(options.port, "127.0.0.1");
       expectFault(
         await findingOf("port-owner", options),
         `^pid ${stranger.pid} .* has it bound without listening`,
@@ -149,6 +161,17 @@ describe("loopback", () => {
     await stranger.kill();
     expectFine(await findingOf("loopback", options));
   });
+
+  itWhere(hasIPv6 && hasPython && kernelIsAtLeast(6, 8), "needs Linux 6.8, IPv6 and Python")(
+    "somebody who has ::1 bound, and does not listen",
+    async () => {
+      const options = await aGateway();
+      const stranger = await aBinder(options.port, "::1");
+      expectFault(await findingOf("loopback", options), `^pid ${stranger.pid} .* the other loopback`, /another port/);
+      await stranger.kill();
+      expectFine(await findingOf("loopback", options));
+    },
+  );
 
   itWithIPv6("a gateway's own guard is none, nor is a host that has no other half", async () => {
     const options = await aGateway();
@@ -254,7 +277,7 @@ describe("derived-ports", () => {
     const gateway = await acquire(options);
     const port = gateway.port + 2;
     const ours = await aStranger(port, "127.0.0.1");
-    const evidence = `pid \\d+ .* listens on ports? ${port}\\b.*, derived from ${gateway.port}`;
+    const evidence = new RegExp(`pid \\d+ .* listens on ports? ${port}\\b.*, derived from ${gateway.port}`);
     expect((await findingOf("derived-ports", options)).evidence).not.toMatch(evidence);
     await gateway.close();
     expectFault(await findingOf("derived-ports", options), evidence, /another port/);
@@ -278,6 +301,8 @@ describe("supervisor", () => {
       ok: true,
       evidence: "this process was started by pm2 (set: pm_id)",
     });
+    const container = { KUBERNETES_SERVICE_HOST: "10.96.0.1" };
+    expect(findingWith(container, options).evidence).toContain("by kubernetes, which does not watch over it (set: KUB");
     const gateway = startGateway(options, { env: { PATH: process.env.PATH, GATEWAY_LOCK_SUPERVISOR: "schtasks" } });
     await gateway.next("serving");
     expect(findingWith({ GATEWAY_LOCK_SUPERVISOR: "none" }, options).evidence).toBe(

@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { EXIT } from "../../errors.ts";
 import type { IsolationFinding } from "../../profile/isolation.ts";
-import { detectSupervisor, SUPERVISORS } from "../../supervisor/detect.ts";
+import { detectSupervisor, isSupervised, SUPERVISORS } from "../../supervisor/detect.ts";
 import { type Answer, answer, type Problem, type Scene } from "./scene.ts";
 
 const REMEDIES: Readonly<Record<IsolationFinding["kind"], string>> = {
@@ -41,14 +41,13 @@ export async function checkSupervisor({ readings, picture }: Scene): Promise<Ans
   const problems: Problem[] = [];
   const here = detectSupervisor(env);
   const traces = TRACES.filter((name) => env[name] !== undefined);
-  const evidence = [
-    `this process was started by ${here ?? "none"}${traces.length === 0 ? "" : ` (set: ${traces.join(", ")})`}`,
-  ];
+  const by = here === null || isSupervised(env) ? (here ?? "none") : `${here}, which does not watch over it`;
+  const evidence = [`this process was started by ${by}${traces.length === 0 ? "" : ` (set: ${traces.join(", ")})`}`];
 
-  const named = env.GATEWAY_LOCK_SUPERVISOR ?? "";
+  const named = (env.GATEWAY_LOCK_SUPERVISOR ?? "").trim();
   if (named !== "" && named !== "none" && !(SUPERVISORS as readonly string[]).includes(named)) {
     problems.push({
-      evidence: "GATEWAY_LOCK_SUPERVISOR names no supervisor that is known, and so counts as none",
+      evidence: "GATEWAY_LOCK_SUPERVISOR names no supervisor that is known, and is ignored",
       next: `set it to one of ${SUPERVISORS.join(", ")} or none`,
     });
   }
