@@ -488,7 +488,7 @@ describe("addon", () => {
       "wildcard",
       "derived-ports",
     ]);
-    for (const { evidence } of unseen) expect(evidence).toMatch(/addon/);
+    for (const { evidence } of unseen) expect(evidence).toMatch(/^it takes the addon/);
     expectFine(pick("addon", diagnoseWith("ours", options)));
   });
 });
