@@ -2,21 +2,24 @@
 
 import { EXIT } from "../errors.ts";
 import { diagnose, type Finding } from "../inspect/doctor.ts";
+import { findProfiles } from "../profile/find.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { CommandOptions } from "./options.ts";
 import { type Colour, paint, print, printJson, type Row, table } from "./terminal.ts";
 
 /** @returns the exit code */
-export async function doctorCommand(
-  { gateway, profile, health, json }: CommandOptions,
-  others: readonly Profile[],
-): Promise<number> {
-  const instances = others.length === 0 ? [] : [profile ?? gateway, ...others];
+export async function doctorCommand({ gateway, profile, health, json }: CommandOptions): Promise<number> {
+  const instances = profile === null ? [] : [profile, ...othersThan(profile)];
   const findings = await diagnose({ ...gateway, health, instances });
   const faults = findings.filter(({ ok }) => ok === false).length;
   const exitCode = faults === 0 ? EXIT.OK : EXIT.FAILURE;
   await (json ? printJson({ ok: faults === 0, exitCode, findings }) : print(format(findings, faults)));
   return exitCode;
+}
+
+/** The profiles that are to run beside it. */
+function othersThan({ app, profile }: Profile): Profile[] {
+  return findProfiles({ app, env: process.env }).filter((found) => found.profile !== profile);
 }
 
 function format(findings: readonly Finding[], faults: number): string {

@@ -9,7 +9,6 @@ import {
   commonOptions,
   number,
   type ParsedOptions,
-  profileFrom,
   resolveOptions,
   UsageError,
 } from "./options.ts";
@@ -129,17 +128,15 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
   add(
     "doctor",
     "check everything that a gateway needs, and say what to mend",
-    async (options, _own, names) => {
+    async (options) => {
       const { doctorCommand } = await import("./doctor.ts");
-      const parsed = program.opts<ParsedOptions>();
-      return await doctorCommand(options, await Promise.all(names.map((name) => profileFrom(parsed, name))));
+      return await doctorCommand(options);
     },
     [
-      ["gateway-lock doctor", "of the default profile"],
+      ["gateway-lock doctor", "of the default profile, and whether it keeps out of the others' way"],
       ["gateway-lock doctor --state-dir .gateway --port 18789 --json", "for programs"],
-      ["gateway-lock doctor --profile rescue default", "and whether it keeps out of the default profile's way"],
     ],
-  ).argument("[names...]", "profiles that are to run beside it");
+  );
 
   add(
     "stop",

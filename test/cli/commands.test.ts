@@ -1,5 +1,6 @@
 // `gateway-lock probe`, `wait`, `stop`, `doctor` and `profiles`: what they print and how they exit.
 
+import { mkdirSync, symlinkSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -179,14 +180,25 @@ it("doctor answers with every check: 0 where all is good, 1 where something is t
   );
 });
 
-it("doctor compares a gateway with the profiles that are to run beside it", async () => {
-  const env = { HOME: temporaryDirectory() };
+it("doctor compares a profile with those whose directories are there", async () => {
+  const home = temporaryDirectory();
   const profiles = async (...args: string[]) => {
-    const { json } = await runForJson(["doctor", ...args], { env });
+    const { json } = await runForJson(["doctor", ...args], { env: { HOME: home } });
     return json.findings.find(({ check }: { check: string }) => check === "profiles");
   };
-  expect(await profiles("--profile", "rescue", "default")).toMatchObject({ ok: true });
-  expect(await profiles("--profile", "rescue", "rescue")).toMatchObject({ ok: false });
+  expect(await profiles("--profile", "rescue")).toMatchObject({
+    ok: true,
+    evidence: expect.stringContaining("no other"),
+  });
+  mkdirSync(join(home, ".openclaw"), { mode: 0o700 });
+  mkdirSync(join(home, ".openclaw-rescue"), { mode: 0o700 });
+  expect(await profiles("--profile", "rescue")).toMatchObject({
+    ok: true,
+    evidence: expect.stringContaining("2 profiles"),
+  });
+  symlinkSync(".openclaw-rescue", join(home, ".openclaw-work"));
+  expect(await profiles("--profile", "rescue")).toMatchObject({ ok: false });
+  expect(await profiles("--state-dir", join(home, ".openclaw-rescue"))).toMatchObject({ ok: true });
 });
 
 it("profiles shows what names come to: 0 where they are isolated, 1 where they share something", async () => {
