@@ -12,7 +12,7 @@ import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
 async function serve(options: object): Promise<TestProcess> {
   const gateway = startGateway(options);
-  await gateway.next("serving");
+  expect(await gateway.next("serving", "refused")).toEqual({ event: "serving" });
   return gateway;
 }
 

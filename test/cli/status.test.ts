@@ -25,7 +25,7 @@ async function expectVerdict(verdict: GatewayVerdict, code: number, args: readon
 
 async function serve(options: object): Promise<TestProcess> {
   const gateway = startGateway(options);
-  await gateway.next("serving");
+  expect(await gateway.next("serving", "refused")).toEqual({ event: "serving" });
   return gateway;
 }
 
@@ -134,13 +134,15 @@ itWhere(canRunAsOtherUser, "needs root, and a package that others may read")(
 it("looks at the very gateway that acquireGateway({ stateDir }) starts, whatever profile the environment names", async () => {
   const home = temporaryDirectory();
   const stateDir = join(home, "state");
-  const gateway = await serve({ stateDir, configPath: join(stateDir, "gateway.json"), port: await freePort() });
+  const gateway = startGateway({ stateDir, port: await freePort() });
+  const { lockPaths } = await gateway.next("acquired");
+  await gateway.next("serving");
   symlinkSync(stateDir, join(home, "link"));
   const env = { HOME: home, OPENCLAW_PROFILE: "rescue", OPENCLAW_GATEWAY_PORT: "1" };
 
   const { json } = await runForJson(["status", "--state-dir", "link"], { cwd: home, env });
 
-  expect(json).toMatchObject({ verdict: "expected", lock: { holders: [gateway.pid] } });
+  expect(json).toMatchObject({ verdict: "expected", lock: { paths: lockPaths, holders: [gateway.pid] } });
 });
 
 it("finds a profile's gateway by its name, and by the environment; options win", async () => {
