@@ -1,60 +1,74 @@
 // A pm2 of our own, with its files in a temporary directory, and ended with everything it runs.
 
-import { execFile } from "node:child_process";
-import { mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Tools } from "./tools.ts";
 
-const COMMAND_DEADLINE = 30_000; // ms
-
-/** What pm2 says of a program. */
+/** What pm2 says of a program; `pm2 jlist` prints the same. */
 export interface Pm2App {
   readonly pid: number;
   readonly status: string;
   readonly restarts: number;
-  readonly exitCode: number;
+  /** Of its last run; `null` where that is the first one. */
+  readonly exitCode: number | null;
+}
+
+/** Of pm2's own API, what we use. */
+interface Api {
+  connect(done: (error?: Error) => void): void;
+  start(app: object, done: (error?: Error) => void): void;
+  stop(name: string, done: (error?: Error) => void): void;
+  delete(name: string, done: (error?: Error) => void): void;
+  list(
+    done: (error: Error | null, list: { name: string; pid: number; pm2_env: Record<string, unknown> }[]) => void,
+  ): void;
+  killDaemon(done: (error?: Error) => void): void;
 }
 
 export class Pm2 {
-  readonly #home: string = realpathSync(mkdtempSync(join(tmpdir(), "gateway-lock-pm2-")));
+  readonly #home: string;
+  readonly #api: Api;
 
-  readonly #cli: string;
-
-  constructor(tools: Tools) {
-    this.#cli = tools.path("pm2/bin/pm2");
+  private constructor(home: string, api: Api) {
+    this.#home = home;
+    this.#api = api;
   }
 
-  /** A command of pm2(1); answers its output. */
-  async run(...args: readonly string[]): Promise<string> {
-    const env = {
-      PATH: process.env.PATH,
-      HOME: this.#home,
-      PM2_HOME: join(this.#home, "pm2"),
-      PM2_DISCRETE_MODE: "true",
-    };
-    const options = { env, timeout: COMMAND_DEADLINE };
-    return (await promisify(execFile)(process.execPath, [this.#cli, ...args], options)).stdout;
+  /** Starts its daemon. */
+  static async start(tools: Tools): Promise<Pm2> {
+    const home = realpathSync(mkdtempSync(join(tmpdir(), "gateway-lock-pm2-")));
+    const { custom } = createRequire(import.meta.url)(tools.path("pm2"));
+    const api: Api = new custom({ pm2_home: home });
+    await promisify(api.connect.bind(api))();
+    return new Pm2(home, api);
   }
 
   /** Starts one program of an ecosystem file. */
-  async start(app: { readonly name: string; readonly [field: string]: unknown }): Promise<void> {
-    const file = join(this.#home, `${app.name}.config.json`);
-    writeFileSync(file, JSON.stringify({ apps: [app] }));
-    await this.run("start", file);
+  async run(app: { readonly name: string; readonly [field: string]: unknown }): Promise<void> {
+    await promisify(this.#api.start.bind(this.#api))({ apps: [app] });
+  }
+
+  async stop(name: string): Promise<void> {
+    await promisify(this.#api.stop.bind(this.#api))(name);
+  }
+
+  async deleteAll(): Promise<void> {
+    await promisify(this.#api.delete.bind(this.#api))("all");
   }
 
   async app(name: string): Promise<Pm2App> {
-    const output = await this.run("jlist");
-    const list = JSON.parse(output.slice(output.indexOf("[")));
-    const { pid, pm2_env } = list.find((app: { name: string }) => app.name === name);
-    return { pid, status: pm2_env.status, restarts: pm2_env.restart_time, exitCode: pm2_env.exit_code };
+    const list = await promisify(this.#api.list.bind(this.#api))();
+    const { pid = 0, pm2_env: env = {} } = list.find((app) => app.name === name) ?? {};
+    const { status, restart_time: restarts, exit_code: exitCode = null } = env;
+    return { pid, status: String(status), restarts: Number(restarts), exitCode: exitCode as number | null };
   }
 
-  /** Ends what it runs, and itself. */
+  /** Ends what it runs, and itself: `pm2 kill`. */
   async end(): Promise<void> {
-    await this.run("kill");
+    await promisify(this.#api.killDaemon.bind(this.#api))();
     rmSync(this.#home, { recursive: true, force: true });
   }
 }

@@ -1,17 +1,20 @@
 // What npm has for the tests of supervisors and templates: installed on first use, once for all test files that run beside each other.
 
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { lockFile } from "../../lib/lock/file-lock.ts";
 import { installLocked } from "../../scripts/install-locked.mjs";
 
 const FOLDER = fileURLToPath(new URL("../../scripts/supervisors", import.meta.url));
+const CACHE = fileURLToPath(new URL("../../.cache", import.meta.url));
 
 export class Tools {
   /** Ready for use, or why not. */
   static async install(): Promise<Tools | string> {
     try {
-      const lock = await lockFile(join(FOLDER, "install.lock"), { remove: true });
+      mkdirSync(CACHE, { recursive: true });
+      const lock = await lockFile(join(CACHE, "supervisors.lock"));
       try {
         installLocked(FOLDER, () => console.log("installing into scripts/supervisors (50 MB)"));
       } finally {
