@@ -11,7 +11,6 @@ import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 const { EAGAIN, ECONNREFUSED, EINVAL, EMSGSIZE, ENAMETOOLONG, ENOENT } = constants.errno;
 const it = itWhere(hasPython && isLinux, "needs python3 and Linux");
 const LONGEST_PATH = 108; // sun_path of unix(7)
-const AT_ONCE = 100; // ms
 
 // Receives as many datagrams as it reads lines, or goes without reading.
 const RECEIVER = `
@@ -69,9 +68,8 @@ it("does not wait for a receiver that does not read", async () => {
   const MORE_THAN_ITS_QUEUE = 1000; // net.unix.max_dgram_qlen
   const path = join(temporaryDirectory(), "socket");
   await startReceiver(path);
-  const started = performance.now();
+  // If one of these waited, it would for ever.
   const results = Array.from({ length: MORE_THAN_ITS_QUEUE }, () => native().notify(path, "WATCHDOG=1"));
-  expect(performance.now() - started).toBeLessThan(AT_ONCE);
   expect(results[0]).toBeUndefined();
   expect(results.at(-1)).toMatchObject({ errno: EAGAIN, syscall: "sendto" });
 });
