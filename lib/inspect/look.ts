@@ -142,7 +142,7 @@ function provesItself({ locks, locked, holders, owner, listeners }: Picture): bo
 
 function requiredCalm({ locked, holders, owner, listeners }: Picture): number {
   const isHidden = listeners.some(({ pid }) => pid === null) || (locked === true && holders.length === 0);
-  if (isHidden && owner !== null) return DYING;
+  if (isHidden && (owner !== null || locked === true)) return DYING;
   return listeners.some(({ pid }) => !holders.includes(pid ?? -1)) ? ALARM : 0;
 }
 
@@ -154,6 +154,6 @@ function agree(one: Picture, other: Picture): boolean {
 export function keyOf({ locks, locked, owner, listeners }: Picture): string {
   const holders = locks.map((lock) => [lock.path, lock.locked, [...lock.holders].sort()]);
   const record = owner && [owner.pid, owner.startTime, owner.ownerId, owner.host, owner.port, owner.phase];
-  const sockets = listeners.map(({ address, port, pid }) => `${address} ${port} ${pid}`).sort();
+  const sockets = listeners.map(({ address, port, id, pid }) => `${address} ${port} ${id} ${pid}`).sort();
   return JSON.stringify([holders, locked, record, sockets]);
 }

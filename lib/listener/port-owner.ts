@@ -39,6 +39,8 @@ export function findPortOwner(host: string, port: number, hints: readonly number
 export interface SeenListener extends PortListener {
   readonly address: string;
   readonly port: number;
+  /** The socket's own number; another one at the same address is another socket. 0 where it has none. */
+  readonly id: number;
 }
 
 /** Everybody who listens on `port` and could get what is sent to one of `hosts`. The processes in `hints` are looked at first. */
@@ -66,14 +68,19 @@ export async function findListenersOn(
     places.map(({ socket }) => socket),
     hints,
   );
-  return places.map(({ port, socket }, index) => ({ address: socket.address, port, ...(owners[index] ?? NOBODY) }));
+  return places.map(({ port, socket }, index) => ({
+    address: socket.address,
+    port,
+    id: socket.id,
+    ...(owners[index] ?? NOBODY),
+  }));
 }
 
 /** Where the kernel's tables can't be read. */
 async function askForListeners(hosts: Iterable<string>, port: number): Promise<SeenListener[]> {
   const listeners: SeenListener[] = [];
   for (const host of hosts)
-    if (await answers(reachable(host), port)) listeners.push({ address: host, port, pid: null, command: null });
+    if (await answers(reachable(host), port)) listeners.push({ address: host, port, id: 0, ...NOBODY });
   return listeners;
 }
 
