@@ -42,7 +42,8 @@ async function placeOf({ options, picture }: Scene): Promise<Place | null> {
     (belongs: (pid: number) => boolean): Place["isOwner"] =>
     ({ pid }) => {
       if (pid === null) return isHeld && (isHidden || !isShown) ? null : false;
-      return belongs(pid) || (isHidden ? null : false);
+      // On Linux a socket's process is known by its descriptors, and so every lock that it has is seen too.
+      return belongs(pid) || (isHidden && process.platform !== "linux" ? null : false);
     };
   return {
     port,
@@ -129,10 +130,12 @@ export async function checkLoopback(scene: Scene): Promise<Answer> {
   if (guards.length === 0) return answer(["the hosts leave no loopback open"]);
   const main = targets.find(({ role }) => role === "listen")?.host ?? "";
   const problems: Problem[] = [];
+  let hidden: string | null = null;
   for (const host of guards) {
     const listeners: Pick<SeenListener, "pid" | "command">[] = await findListeners([host], port, picture.holders);
     const other = findPortOwner(host, port, picture.holders);
     if (listeners.length === 0 && other.use === "bound") listeners.push(other.listener);
+    if (listeners.some((listener) => isOwner(listener) === null)) hidden = at(host, port);
     for (const stranger of listeners.filter((listener) => isOwner(listener) === false)) {
       problems.push({
         evidence: `${describe(stranger)} has ${at(host, port)}, the other loopback of ${main}: who connects to "localhost" may meet it`,
@@ -140,6 +143,8 @@ export async function checkLoopback(scene: Scene): Promise<Answer> {
       });
     }
   }
+  if (problems.length === 0 && hidden !== null)
+    return unchecked(`whether the one who has ${hidden} is the gateway can't be seen by this user`, LOOK);
   const unguarded = scene.options.loopbackGuard ? "" : "; loopbackGuard is off: anybody may take it";
   return answer([`no stranger has port ${port} on ${guards.join(", ")}${unguarded}`], problems);
 }
