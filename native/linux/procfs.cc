@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -49,11 +50,15 @@ class Directory {
   DIR* stream_ = nullptr;
 };
 
+// For the descriptors of a process that was reaped meanwhile, procfs says EACCES as for those that are nobody's business
+// (proc_fd_access_allowed, fs/proc/base.c).
+bool IsGone(ProcessId pid) noexcept { return kill(pid, 0) == -1 && errno == ESRCH; }
+
 // What `visit` says; `hidden` if the process could not be looked at.
 bool VisitProcess(int processes, ProcessId pid, const std::function<bool(ProcessId, const Descriptor&)>& visit, bool& hidden) {
   Directory descriptors(processes, (std::to_string(pid) + "/fd").c_str());
   if (!descriptors) {
-    if (errno != ENOENT && errno != ESRCH) hidden = true;
+    if (errno != ENOENT && errno != ESRCH && !IsGone(pid)) hidden = true;
     return false;
   }
   char link[256];
@@ -61,7 +66,7 @@ bool VisitProcess(int processes, ProcessId pid, const std::function<bool(Process
     const ssize_t length = readlinkat(descriptors.fd(), name, link, sizeof(link));
     if (length == -1) {
       if (errno != EACCES && errno != EPERM) continue;
-      hidden = true;
+      if (!IsGone(pid)) hidden = true;
       return false;
     }
     const std::string_view text(link, static_cast<std::size_t>(length));
