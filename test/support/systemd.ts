@@ -86,9 +86,9 @@ export class Systemd {
     });
   }
 
-  /** Runs a command in a terminal of its own; answers what stands on it in the end. */
-  async onTerminal(command: string): Promise<string> {
-    return (await this.run("script", "-qec", command, "/dev/null")).stdout;
+  /** Runs a command in a terminal of its own, to the end. */
+  async onTerminal(command: string): Promise<void> {
+    await this.run("script", "-qec", command, "/dev/null");
   }
 
   /** As `run`, for what must succeed; answers its output. */
