@@ -2,6 +2,8 @@ import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 const SPEED = "test/speed/*.test.ts";
+/** Other people's programs, which are the same on every Node: supervisors that are booted, linters of what is in examples/. */
+const LAB = ["test/supervisor/{systemd,pm2}.test.ts", "test/examples.test.ts"];
 /** They count threads, or have a limit of time that a neighbour's load can exceed. */
 const ALONE = [
   "test/gateway-{leaving,loss,standby}.test.ts",
@@ -23,10 +25,14 @@ export default defineConfig({
         test: {
           name: "suite",
           include: ["test/**/*.test.ts"],
-          exclude: [SPEED, ...ALONE],
+          exclude: [SPEED, ...ALONE, ...LAB],
           maxWorkers: Math.max(2, availableParallelism() - 1),
           sequence: { groupOrder: 0 },
         },
+      },
+      {
+        extends: true,
+        test: { name: "lab", include: LAB, maxWorkers: 2, sequence: { groupOrder: 0 } },
       },
       {
         extends: true,

@@ -124,6 +124,7 @@ async function bindAndPublish(
       inheritance ?? { listeners: activatedListeners(), guards: [], shared: true },
     );
     listener = await whileDying(patience, () => claimEndpoints(options, inherited));
+    if (inherited.unused.length > 0) warnOfUnused(inherited.unused);
     const gateway = new Gateway(locks, listener, fields, options.scheme, chronicle);
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
@@ -134,6 +135,13 @@ async function bindAndPublish(
     else locks.leave(); // they are the parent's still
     throw error;
   }
+}
+
+function warnOfUnused(sockets: readonly string[]): void {
+  process.emitWarning(
+    `this process was started with a socket for ${sockets.join(" and ")} (LISTEN_FDS), which is none of the gateway's: unless something else accepts there, its clients wait for ever`,
+    "GatewayLockWarning",
+  );
 }
 
 interface Patience {

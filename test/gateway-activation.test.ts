@@ -7,6 +7,7 @@ import { CLI } from "./support/commands.ts";
 import { isPortFree } from "./support/gateways.ts";
 import { fixturePath, TestProcess } from "./support/processes.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
+import { until } from "./support/waits.ts";
 
 const itActivates = itWhere(hasPython && isLinux, "needs Python on Linux");
 
@@ -118,6 +119,14 @@ describe("a socket that the supervisor passes", () => {
     const systemd = await supervisor({ port, strangers: true });
     systemd.send("start");
     expect(await systemd.next("refused")).toMatchObject({ code: "ALREADY_LISTENING" });
+  });
+
+  itActivates("is warned of where it is none of the gateway's", async () => {
+    const [port, other] = [await freePort(), await freePort()];
+    const systemd = await supervisor({ port, listen: [["127.0.0.1", other]] });
+    systemd.send("start");
+    await systemd.next("serving");
+    await until(() => systemd.stderr.includes(`a socket for 127.0.0.1 port ${other} (LISTEN_FDS)`));
   });
 
   itActivates("does not make two gateways of one state directory", async () => {

@@ -19,6 +19,7 @@ export class InheritedSockets {
   /** Whoever passed them listens by them too, as a supervisor does. */
   readonly shared: boolean;
   readonly #passed: readonly Passed[];
+  readonly #used = new Set<Passed>();
 
   constructor(passed: {
     readonly listeners: readonly number[];
@@ -49,7 +50,15 @@ export class InheritedSockets {
   /** `null` where there is none for `target`. */
   adopt(target: Target, port: number): BoundSocket | NativeFailure | null {
     const found = this.#find(target, port);
-    return found === undefined ? null : native().adoptSocket(found.fd);
+    if (found === undefined) return null;
+    this.#used.add(found);
+    return native().adoptSocket(found.fd);
+  }
+
+  /** Those that listen and were not adopted: whoever connects to one waits for ever, unless another part of the program accepts there. */
+  get unused(): readonly string[] {
+    const unused = this.#passed.filter((socket) => socket.listening && !this.#used.has(socket));
+    return unused.map(({ address, port }) => `${address} port ${port}`);
   }
 
   #find({ host, role, dualStack }: Target, port: number): Passed | undefined {
