@@ -2,7 +2,7 @@
 
 import { codeOf, EXIT, GatewayLockError, type GatewayLockErrorCode, reasonOf } from "../errors.ts";
 import { UsageError } from "./options.ts";
-import { paint, plain, print, printJson } from "./terminal.ts";
+import { paint, plain, print, printJson, STDERR } from "./terminal.ts";
 
 /** `EX_USAGE` of sysexits(3), where 75 and 78 come from too: 1 and 3 are answers. */
 export const EXIT_USAGE = 64;
@@ -37,13 +37,13 @@ export async function reportError(
   const failure = describe(error, command);
   const { message, cause, next, exitCode } = failure;
   const lines = [
-    `${paint("red", "gateway-lock:", process.stderr)} ${plain(message)}`,
+    `${paint("red", "gateway-lock:", STDERR)} ${plain(message)}`,
     ...(cause === null ? [] : [`  cause: ${plain(cause)}`]),
     ...(next === null ? [] : [`  next:  ${plain(next)}`]),
     ...(process.env.GATEWAY_LOCK_DEBUG && error instanceof Error ? (error.stack ?? "").split("\n").map(plain) : []),
   ];
   try {
-    await print(lines.join("\n"), process.stderr);
+    await print(lines.join("\n"), STDERR);
     if (json) await printJson({ error: { ...failure, ...detailsOf(error) } });
   } catch {
     // It was tried; the exit code is left to tell.

@@ -8,9 +8,6 @@ import { UsageError } from "./options.ts";
 import { createProgram } from "./program.ts";
 import { print } from "./terminal.ts";
 
-// Whoever prints is told by `print`; without a listener, the process would end of it.
-for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
-
 process.exitCode = await main(process.argv.slice(2));
 
 async function main(args: readonly string[]): Promise<number> {

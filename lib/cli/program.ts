@@ -12,7 +12,7 @@ import {
   resolveOptions,
   UsageError,
 } from "./options.ts";
-import { plain } from "./terminal.ts";
+import { plain, print, STDERR } from "./terminal.ts";
 
 /** Command lines, and what each is for. */
 type Examples = readonly (readonly [line: string, purpose: string])[];
@@ -74,7 +74,7 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
           "write -- and the program after the options: gateway-lock run [options] -- node server.js",
         );
       const { runCommand } = await import("./run.ts");
-      const tell = (line: string) => process.stderr.write(`gateway-lock: ${plain(line)}\n`);
+      const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR);
       return await runCommand(command, { ...options.gateway, tell });
     },
     [

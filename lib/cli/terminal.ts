@@ -1,7 +1,14 @@
 // What people and programs read on standard output and standard error: nothing of it can command a terminal.
 
+import { writeSync } from "node:fs";
+import { isatty } from "node:tty";
 import { styleText } from "node:util";
 import { codeOf } from "../errors.ts";
+
+/** Descriptors: Node's streams for them are only made where there is a terminal, because making them takes longer than all the rest of a `status`. */
+export type Output = typeof STDOUT | typeof STDERR;
+export const STDOUT = 1;
+export const STDERR = 2;
 
 export type Colour = "bold" | "dim" | "green" | "red" | "yellow";
 
@@ -42,26 +49,46 @@ export function table(rows: readonly Row[]): string {
     .join("\n");
 }
 
-/** Coloured, where `stream` is a terminal that has colours, and nobody has said no (NO_COLOR, no-color.org). */
-export function paint(colour: Colour, text: string, stream: NodeJS.WriteStream = process.stdout): string {
+/** Coloured, where `output` is a terminal that has colours, and nobody has said no (NO_COLOR, no-color.org). */
+export function paint(colour: Colour, text: string, output: Output = STDOUT): string {
   // Without its own check of the stream, which differs from one Node to the next.
-  return hasColours(stream) ? styleText(colour, plain(text), { validateStream: false }) : plain(text);
+  return hasColours(output) ? styleText(colour, plain(text), { validateStream: false }) : plain(text);
 }
 
-function hasColours(stream: NodeJS.WriteStream): boolean {
+function hasColours(output: Output): boolean {
   const { FORCE_COLOR, NO_COLOR, TERM } = process.env;
   if (FORCE_COLOR !== undefined) return FORCE_COLOR !== "0" && FORCE_COLOR !== "false";
-  return stream.isTTY === true && !NO_COLOR && TERM !== "dumb";
+  return isatty(output) && !NO_COLOR && TERM !== "dumb";
 }
 
 /** Resolves when it is written, or when nobody reads any more (`| head`). */
-export async function print(text: string, stream: NodeJS.WriteStream = process.stdout): Promise<void> {
+export async function print(text: string, output: Output = STDOUT): Promise<void> {
+  const rest = isatty(output) ? Buffer.from(withEnd(text)) : writeAtOnce(output, Buffer.from(withEnd(text)));
+  if (rest.length === 0) return;
+  const stream = output === STDOUT ? process.stdout : process.stderr;
   await new Promise<void>((resolve, reject) => {
-    stream.write(text.endsWith("\n") ? text : `${text}\n`, (error) => {
+    const finish = (error?: Error | null) => {
       if (error && codeOf(error) !== "EPIPE") reject(error);
       else resolve();
-    });
+    };
+    stream.once("error", finish).write(rest, finish);
   });
+}
+
+function withEnd(text: string): string {
+  return text.endsWith("\n") ? text : `${text}\n`;
+}
+
+/** What is left, because somebody has made the pipe non-blocking and it is full. */
+function writeAtOnce(output: Output, text: Buffer): Buffer {
+  let rest = text;
+  try {
+    while (rest.length > 0) rest = rest.subarray(writeSync(output, rest));
+  } catch (error) {
+    if (codeOf(error) === "EPIPE") return Buffer.alloc(0);
+    if (codeOf(error) !== "EAGAIN") throw error;
+  }
+  return rest;
 }
 
 /** One object, in one line. */
@@ -71,5 +98,5 @@ export async function printJson(value: object): Promise<void> {
 
 /** Progress, for whoever watches; no log is to be filled with it. */
 export function watch(text: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`${paint("dim", text, process.stderr)}\n`);
+  if (isatty(STDERR)) process.stderr.write(`${paint("dim", text, STDERR)}\n`);
 }

@@ -5,7 +5,7 @@ import type { GatewayReport } from "../inspect/report.ts";
 import { waitForGateway } from "../inspect/wait.ts";
 import type { CommandOptions } from "./options.ts";
 import { formatVerdict, meaningOf } from "./status.ts";
-import { plain, print, printJson, watch } from "./terminal.ts";
+import { plain, print, printJson, STDERR, watch } from "./terminal.ts";
 
 /** @returns the exit code */
 export async function waitCommand({ gateway, health, json }: CommandOptions, state: "free" | "ready"): Promise<number> {
@@ -24,11 +24,7 @@ export async function waitCommand({ gateway, health, json }: CommandOptions, sta
   const exitCode = report === null ? EXIT.TIMEOUT : EXIT.OK;
   if (json) await printJson({ for: state, reached: report !== null, exitCode, ms, report: report ?? last });
   else if (report !== null) await print(formatVerdict(report));
-  else
-    await print(
-      plain(`gateway-lock: not ${state} after ${ms} ms${last === null ? "" : describe(last)}`),
-      process.stderr,
-    );
+  else await print(plain(`gateway-lock: not ${state} after ${ms} ms${last === null ? "" : describe(last)}`), STDERR);
   return exitCode;
 }
 
