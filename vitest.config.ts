@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 
 const SPEED = "test/speed/*.test.ts";
 /** Other people's programs, which are the same on every Node: supervisors that are booted, linters of what is in examples/. */
-const LAB = ["test/supervisor/{systemd,pm2}.test.ts", "test/examples.test.ts"];
+const LAB = ["test/supervisor/{systemd,systemd-*,pm2}.test.ts", "test/examples.test.ts"];
 /** They count threads, or have a limit of time that a neighbour's load can exceed. */
 const ALONE = [
   "test/gateway-{leaving,loss,standby}.test.ts",

@@ -8,7 +8,9 @@ import { UsageError } from "./options.ts";
 import { createProgram } from "./program.ts";
 import { print } from "./terminal.ts";
 
-process.exitCode = await main(process.argv.slice(2));
+void main(process.argv.slice(2)).then((exitCode) => {
+  process.exitCode = exitCode;
+});
 
 async function main(args: readonly string[]): Promise<number> {
   let help = "";

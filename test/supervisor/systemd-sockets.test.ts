@@ -80,7 +80,7 @@ itWithPython(
     const port = await freePort();
     const here = `[Service]
 ExecStart=
-ExecStart=${NODE} ${PACKAGE}/dist/cli/main.js run --state-dir /var/lib/program --port ${port} -- /usr/bin/python3 ${PACKAGE}/test/fixtures/run-server.py
+ExecStart=${NODE} ${PACKAGE}/dist/gateway-lock.cjs run --state-dir /var/lib/program --port ${port} -- /usr/bin/python3 ${PACKAGE}/test/fixtures/run-server.py
 `;
     for (const name of ["program", "twin"]) {
       await install({ [`${name}.service`]: example("program.service"), [`${name}.service.d/here.conf`]: here });

@@ -8,7 +8,7 @@ import { Ajv2020 } from "ajv/dist/2020.js";
 import { expect, onTestFinished } from "vitest";
 import { temporaryDirectory } from "./temporary.ts";
 
-export const CLI: string = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+export const CLI: string = fileURLToPath(new URL("../../dist/gateway-lock.cjs", import.meta.url));
 const SCHEMAS = fileURLToPath(new URL("../../docs/schemas", import.meta.url));
 
 export interface Ended {
