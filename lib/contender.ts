@@ -5,7 +5,7 @@ import type { Chronicle } from "./diagnostics.ts";
 import { alreadyListening, alreadyRunning, codeOf, formatUrl, type GatewayLockError, systemError } from "./errors.ts";
 import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
-import { type FileLock, waitForLock } from "./lock/file-lock.ts";
+import { type FileLock, type InheritedLocks, waitForLock } from "./lock/file-lock.ts";
 import { type Advance, LockSet, type Refusal } from "./lock/lock-set.ts";
 import { endpointOf, livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
 import { type Resource, resolveResources } from "./lock/resources.ts";
@@ -48,7 +48,7 @@ export interface Contest {
  */
 export async function contend(
   options: ResolvedOptions,
-  inherited: readonly number[],
+  inherited: InheritedLocks | null,
   chronicle: Chronicle,
   contest: Contest,
 ): Promise<Won> {

@@ -7,7 +7,7 @@ import { hostname } from "node:os";
 import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contender.ts";
 import { Chronicle } from "./diagnostics.ts";
 import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost, reasonOf } from "./errors.ts";
-import { activatedListeners, type Descriptors, Inheritance } from "./inheritance.ts";
+import { activatedSockets, type Descriptors, Inheritance } from "./inheritance.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
 import {
   type ClaimedAddress,
@@ -16,6 +16,7 @@ import {
   type SkippedAddress,
 } from "./listener/exclusive-listener.ts";
 import { InheritedSockets } from "./listener/inherited-sockets.ts";
+import { tryLock } from "./lock/file-lock.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import type { OwnerFields, OwnerRecord } from "./lock/record.ts";
 import { callAt, pause } from "./lock/wait.ts";
@@ -92,17 +93,16 @@ export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: C
 }
 
 export async function acquire(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Gateway> {
-  const inheritance = Inheritance.take();
-  let isKept = false;
+  const inheritance = Inheritance.find();
   try {
-    const won = await contend(options, inheritance?.locks ?? [], chronicle, contest);
-    const isHeir = inheritance !== null && won.locks.isInherited;
-    const gateway = await bindAndPublish(won, isHeir ? inheritance : null, options, chronicle);
-    isKept = isHeir;
+    const won = await contend(options, inheritance, chronicle, contest);
+    const legacy = won.locks.isInherited ? inheritance : null;
+    const gateway = await bindAndPublish(won, legacy, options, chronicle);
+    legacy?.keep(() => gateway.republish());
     return gateway;
-  } finally {
-    if (isKept) inheritance?.keep();
-    else inheritance?.giveBack();
+  } catch (error) {
+    inheritance?.giveBack();
+    throw error;
   }
 }
 
@@ -120,10 +120,9 @@ async function bindAndPublish(
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
     const fields = recordFor(won, options, chronicle);
     locks.publish(fields);
-    const inherited = new InheritedSockets(
-      inheritance ?? { listeners: activatedListeners(), guards: [], shared: true },
-    );
+    const inherited = new InheritedSockets(inheritance?.sockets ?? activatedSockets());
     listener = await whileDying(patience, () => claimEndpoints(options, inherited));
+    for (const fd of inherited.used) inheritance?.use(fd);
     if (inherited.unused.length > 0) warnOfUnused(inherited.unused);
     const gateway = new Gateway(locks, listener, fields, options.scheme, chronicle);
     if (waited) chronicle.tell("takeover");
@@ -131,8 +130,8 @@ async function bindAndPublish(
     return gateway;
   } catch (error) {
     listener?.close();
-    if (inheritance === null) locks.release();
-    else locks.leave(); // they are the parent's still
+    if (inheritance !== null) locks.share(); // they are the parent's still
+    locks.release();
     throw error;
   }
 }
@@ -353,15 +352,27 @@ export class Gateway {
 
   /** @internal The child `pid` has them, and serves from now on; this process keeps the locks and the guards, and looks after them. */
   entrustTo(pid: number): void {
+    this.#locks.share();
     this.#listener.yieldListeners();
     this.#tryPublish({ pid, startTime: startTimeOf(pid), runtime: null, phase: "ready" });
     notifySystemd({ READY: "1", STATUS: `ready: pid ${pid} serves ${this.url}` });
   }
 
-  /** @internal Whether a process has the locks beside this one. */
-  get isShared(): boolean {
-    const holdings = native().findLockHolders(this.#lockPaths, [], false);
-    return holdings.some(({ holders }) => holders.some((pid) => pid !== process.pid));
+  /** @internal Writes the record again, should somebody have written over it. */
+  republish(): void {
+    if (!this.#isClosing) this.#tryPublish({});
+  }
+
+  /**
+   * @internal After the child has ended: lets go, and deletes the lock files, but for those that somebody has locked. Not by looking for holders, which may be
+   * hidden: only a lock is proof. False if there were any.
+   */
+  clearUp(): boolean {
+    this.leave();
+    return this.#lockPaths
+      .toReversed()
+      .map(removeUnlocked)
+      .every((removed) => removed);
   }
 
   /** @internal Lets go of all of it and deletes nothing: somebody else has the same claim. */
@@ -369,7 +380,8 @@ export class Gateway {
     this.#isClosing = true;
     clearInterval(this.#watch);
     this.#listener.close();
-    this.#locks.leave();
+    this.#locks.share();
+    this.#locks.release();
     this.#chronicle.tell("release");
     this.#closing ??= Promise.resolve();
   }
@@ -423,6 +435,16 @@ export class Gateway {
       this.#chronicle.tell("lost", this.#loss);
       this.#lost.abort(this.#loss);
     }
+  }
+}
+
+function removeUnlocked(path: string): boolean {
+  try {
+    const lock = tryLock({ path, kind: "file", remove: true });
+    lock?.release();
+    return lock !== null;
+  } catch {
+    return true; // there is nothing, or not for this user to delete
   }
 }
 

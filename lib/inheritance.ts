@@ -3,13 +3,15 @@
 // A descriptor is inherited as a bare number, and the environment says what it means. But the environment goes on to every
 // descendant, and descriptors need not: so it also names the one process that it speaks to, as systemd's LISTEN_PID does. Whoever
 // takes a claim takes the word out of the environment first; nobody else in this process can then take it a second time. It
-// is used by copies, and the originals are closed when the gateway is complete: an attempt that fails loses nothing.
+// is used by copies, and the originals are closed when the gateway is complete: an attempt that fails loses nothing. Only what was used is closed, and
+// only while it still is the same file.
 //
 // The parent goes on guarding the claim for a program that knows nothing of all this. A program that takes it says so through
 // the channel, and the parent lets go; from then on close() really frees. The parent for its part says when it has
-// written the child's pid into the record, so that it never writes over what the child has written itself.
+// written the child's pid into the record, so that it does not write over what the child has written itself. Should it be slow and do so after
+// all, the child writes its record again when the parent has let go.
 
-import { closeSync } from "node:fs";
+import { closeSync, fstatSync } from "node:fs";
 import { Socket } from "node:net";
 import { isMainThread } from "node:worker_threads";
 
@@ -39,25 +41,42 @@ const SHARED = "GATEWAY_LOCK_SHARED";
 const WORDS = [PID, LOCKS, GUARDS, CHANNEL, SHARED, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] as const;
 
 /** A claim that the parent has made for this process. */
-export class Inheritance implements Descriptors {
-  readonly listeners: readonly number[] = activatedListeners();
-  readonly guards: readonly number[] = numbersIn(process.env[GUARDS]);
-  readonly locks: readonly number[] = numbersIn(process.env[LOCKS]);
-  readonly shared: boolean = process.env[SHARED] === "1";
-  readonly #words: ReadonlyMap<string, string>;
-  readonly #parent: Parent | null;
+export class Inheritance {
+  /** What was taken out of the environment, once a descriptor is used; `null` before that, and after it was given back. */
+  #words: ReadonlyMap<string, string> | null = null;
+  /** The descriptors of which there are copies, and which file each one was: somebody in this program may close one, and get another file by its number. */
+  readonly #used = new Map<number, string>();
 
-  private constructor() {
-    this.#parent = Parent.get(numbersIn(process.env[CHANNEL])[0]);
-    const words = WORDS.map((name) => [name, process.env[name]] as const);
-    this.#words = new Map(words.filter((word): word is [(typeof WORDS)[number], string] => word[1] !== undefined));
-    for (const name of WORDS) delete process.env[name];
+  private constructor() {}
+
+  /** `null` where the parent left none to this process. Nothing is taken yet. */
+  static find(): Inheritance | null {
+    // A worker has an environment of its own: it could take what another thread has taken.
+    return isMainThread && isHeir() ? new Inheritance() : null;
   }
 
-  /** `null` where there is none for this process, or somebody in it has it already. */
-  static take(): Inheritance | null {
-    // A worker has an environment of its own: it could take what another thread has taken.
-    return isMainThread && process.env[PID] === String(process.pid) ? new Inheritance() : null;
+  /** None, if somebody else in this process has them. */
+  get locks(): readonly number[] {
+    return this.#words === null && !isHeir() ? [] : numbersIn(this.#word(LOCKS));
+  }
+
+  /** Of what was taken with a lock. */
+  get sockets(): PassedSockets {
+    return {
+      listeners: listenersFrom(this.#word("LISTEN_PID"), this.#word("LISTEN_FDS")),
+      guards: numbersIn(this.#word(GUARDS)),
+      shared: this.#word(SHARED) === "1",
+    };
+  }
+
+  /** There is a copy of it. From the first one on, nobody else in this process finds the claim. */
+  use(fd: number): void {
+    if (this.#words === null) {
+      const words = WORDS.map((name) => [name, process.env[name] ?? ""] as const);
+      this.#words = new Map(words.filter(([, value]) => value !== ""));
+      for (const name of WORDS) delete process.env[name];
+    }
+    this.#used.set(fd, identityOf(fd));
   }
 
   /** Resolves when the parent does not write into the record any more. */
@@ -65,23 +84,59 @@ export class Inheritance implements Descriptors {
     await this.#parent?.settled();
   }
 
-  /** The claim is held by other descriptors now. */
-  keep(): void {
-    for (const fd of [...this.listeners, ...this.guards, ...this.locks].reverse()) closeSync(fd);
-    this.#parent?.tell(ADOPTED);
+  /** The claim is held by the copies now. `onParentGone` is called when the parent has let go, or is gone. */
+  keep(onParentGone: () => void): void {
+    for (const [fd, identity] of [...this.#used].reverse()) if (identityOf(fd) === identity) closeSync(fd);
+    this.#parent?.tell(ADOPTED, onParentGone);
   }
 
   /** For another attempt. */
   giveBack(): void {
-    for (const [name, value] of this.#words) process.env[name] = value;
+    for (const [name, value] of this.#words ?? []) process.env[name] = value;
+    this.#words = null;
+    this.#used.clear();
+  }
+
+  get #parent(): Parent | null {
+    return Parent.get(numbersIn(this.#word(CHANNEL))[0]);
+  }
+
+  #word(name: (typeof WORDS)[number]): string | undefined {
+    return this.#words === null ? process.env[name] : this.#words.get(name);
   }
 }
 
-/** The sockets that were passed to this process, whether by a supervisor or by `gateway-lock run`. */
-export function activatedListeners(): readonly number[] {
+function isHeir(): boolean {
+  return process.env[PID] === String(process.pid);
+}
+
+/** Device and inode; for what is closed, a name that nothing has. */
+function identityOf(fd: number): string {
+  try {
+    const { dev, ino } = fstatSync(fd, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return `closed ${fd}`;
+  }
+}
+
+/** Sockets that this process was started with. */
+export interface PassedSockets {
+  readonly listeners: readonly number[];
+  readonly guards: readonly number[];
+  /** Whoever passed them listens by them too, and goes on when this gateway is gone. */
+  readonly shared: boolean;
+}
+
+/** By a supervisor. Only to the main thread: another one could take what this one has taken. */
+export function activatedSockets(): PassedSockets {
   const { LISTEN_PID, LISTEN_FDS } = process.env;
-  if (LISTEN_PID !== String(process.pid) || !/^[1-9]\d{0,3}$/.test(LISTEN_FDS ?? "")) return [];
-  return Array.from({ length: Number(LISTEN_FDS) }, (_, index) => FIRST_DESCRIPTOR + index);
+  return { listeners: isMainThread ? listenersFrom(LISTEN_PID, LISTEN_FDS) : [], guards: [], shared: true };
+}
+
+function listenersFrom(pid: string | undefined, count: string | undefined): readonly number[] {
+  if (pid !== String(process.pid) || !/^[1-9]\d{0,3}$/.test(count ?? "")) return [];
+  return Array.from({ length: Number(count) }, (_, index) => FIRST_DESCRIPTOR + index);
 }
 
 function numbersIn(list: string | undefined): readonly number[] {
@@ -97,9 +152,14 @@ class Parent {
     this.#wake = resolve;
   });
 
-  /** One for all attempts: what it has said is not said again. */
+  /** One for all attempts: what it has said is not said again. `null` where the descriptor is something else by now. */
   static get(fd: number | undefined): Parent | null {
-    if (fd !== undefined) Parent.#only ??= new Parent(fd);
+    if (fd === undefined || Parent.#only !== null) return Parent.#only;
+    try {
+      if (fstatSync(fd).isSocket()) Parent.#only = new Parent(fd);
+    } catch {
+      // Closed, by a shell perhaps. Then the parent goes on guarding the claim until it is told by this process's end.
+    }
     return Parent.#only;
   }
 
@@ -118,8 +178,8 @@ class Parent {
     clearTimeout(timer);
   }
 
-  tell(message: string): void {
-    this.#channel.end(message);
+  tell(message: string, onGone: () => void): void {
+    this.#channel.once("close", onGone).write(message);
   }
 }
 

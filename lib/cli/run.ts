@@ -87,14 +87,9 @@ export async function runCommand(command: readonly string[], { tell, ...options 
     throw error;
   }
   const { code, signal, isAdopted, isLost } = await watch(child, gateway, tell);
-  if (isAdopted) {
-    // It was the program's own, and ended with it.
-  } else if (gateway.isShared) {
-    tell(
-      "the program has ended, but a process that it has left behind still holds the gateway; see gateway-lock status",
-    );
-    gateway.leave();
-  } else await gateway.close();
+  // What the program has adopted was its own, and ended with it.
+  if (!isAdopted && !gateway.clearUp())
+    tell("the program has ended, and a process that it has left behind holds the gateway; see gateway-lock status");
   if (isLost) return 1;
   return signal === null ? (code ?? 1) : endBy(signal);
 }
@@ -138,11 +133,16 @@ interface End {
 }
 
 async function watch(child: ChildProcess, gateway: Gateway, tell: (line: string) => void): Promise<End> {
-  const exited = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
+  const exited = new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
+    child.once("exit", (code, signal) => resolve([code, signal]));
+  });
+  // A program that has become another user's can't be signalled.
+  child.on("error", (error) => tell(`the program (pid ${child.pid}) can't be told: ${error.message}`));
   let isAdopted = false;
   const channel = new Child(child.stdio.at(-1) as Socket, () => {
     isAdopted = true;
     gateway.leave();
+    channel.close();
   });
   gateway.entrustTo(child.pid as number);
   channel.tellPublished();
@@ -183,8 +183,9 @@ class SignalRelay {
       if (signal !== "SIGWINCH") this.#early.abort(signal);
       return;
     }
-    // What the terminal sends, the program has got as well.
-    for (let time = 0; time < sent; time++) this.#child.kill(signal);
+    // What the terminal sends, the program has got as well; but of a terminal that is gone, only the leader of its session hears.
+    const times = signal === "SIGHUP" ? 1 : sent;
+    for (let time = 0; time < times; time++) this.#child.kill(signal);
   };
 }
 

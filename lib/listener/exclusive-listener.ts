@@ -32,6 +32,8 @@ interface Claimed {
   readonly socket: BoundSocket;
   /** Somebody else listens by it too: it is not ours to silence. */
   readonly shared: boolean;
+  /** Of one that the process was started with. */
+  readonly giveBack: (() => void) | null;
 }
 
 /**
@@ -47,6 +49,7 @@ export class ExclusiveListener {
   readonly #listeners: readonly BoundSocket[];
   readonly #guards: readonly BoundSocket[];
   readonly #shared: ReadonlySet<BoundSocket>;
+  readonly #claimed: readonly Claimed[];
   readonly #backlog: number;
   /** Who has this port, or had it and still has connections. */
   readonly #servings = new Set<Serving>();
@@ -65,6 +68,7 @@ export class ExclusiveListener {
       claimed.filter(({ target }) => target.role === role).map(({ socket }) => socket);
     this.#listeners = inRole("listen");
     this.#guards = inRole("guard");
+    this.#claimed = claimed;
     this.#shared = new Set(claimed.filter(({ shared }) => shared).map(({ socket }) => socket));
     this.#backlog = backlog;
     this.address = this.#first.address;
@@ -176,6 +180,7 @@ export class ExclusiveListener {
     for (const listener of this.#listeners) leaveThreshold(listener);
     const sockets = this.#yielded ? this.#guards : [...this.#guards, ...this.#listeners];
     for (const { fd } of sockets.toReversed()) native().closeSocket(fd);
+    for (const { giveBack } of this.#claimed) giveBack?.();
   }
 
   get #first(): BoundSocket {
@@ -238,9 +243,13 @@ function tryClaim(
   for (const [index, target] of targets.entries()) {
     const at = claimed[0]?.socket.port ?? port;
     const adopted = inherited.adopt(target, at);
+    if (adopted !== null && !isFailure(adopted)) {
+      claimed.push({ target, ...adopted, shared: inherited.shared });
+      continue;
+    }
     const bound = adopted ?? bind(target, at, backlog);
     if (!isFailure(bound)) {
-      claimed.push({ target, socket: bound, shared: adopted !== null && inherited.shared });
+      claimed.push({ target, socket: bound, shared: false, giveBack: null });
       continue;
     }
     const failure = systemError(bound, `${target.host}:${at}`);
@@ -251,7 +260,10 @@ function tryClaim(
       skipped.push({ address: target.host, role: target.role, reason: failure.message });
       continue;
     }
-    for (const { socket } of claimed.reverse()) native().closeSocket(socket.fd);
+    for (const { socket, giveBack } of claimed.reverse()) {
+      native().closeSocket(socket.fd);
+      giveBack?.();
+    }
     return { host: target.host, port: at, failure };
   }
   return new ExclusiveListener(claimed, skipped, backlog);

@@ -1,5 +1,6 @@
 // Sockets that the process was started with, and which of a gateway's addresses each of them serves.
 
+import type { PassedSockets } from "../inheritance.ts";
 import { type BoundSocket, type InheritedSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { canonical, overlaps, type Target } from "./addresses.ts";
 
@@ -9,6 +10,16 @@ export interface Misfit {
   readonly port: number;
   readonly reason: string;
 }
+
+/** A socket of ours, and what to do when it is closed. */
+export interface AdoptedSocket {
+  readonly socket: BoundSocket;
+  /** Another gateway of this process may have it. */
+  readonly giveBack: () => void;
+}
+
+/** By descriptor: two gateways of one process, with other locks each, are not to have one port. */
+const taken = new Set<number>();
 
 interface Passed extends InheritedSocket {
   readonly fd: number;
@@ -21,11 +32,7 @@ export class InheritedSockets {
   readonly #passed: readonly Passed[];
   readonly #used = new Set<Passed>();
 
-  constructor(passed: {
-    readonly listeners: readonly number[];
-    readonly guards: readonly number[];
-    readonly shared: boolean;
-  }) {
+  constructor(passed: PassedSockets) {
     this.shared = passed.shared;
     this.#passed = [...describe(passed.listeners, "listen"), ...describe(passed.guards, "guard")];
   }
@@ -37,7 +44,9 @@ export class InheritedSockets {
   findMisfit(targets: readonly Target[], port: number): Misfit | null {
     for (const target of targets) {
       if (this.#find(target, port) !== undefined) continue;
-      const near = this.#passed.find((socket) => socket.port === port && overlaps(target.host, socket));
+      const near = this.#passed.find(
+        (socket) => socket.port === port && !taken.has(socket.fd) && overlaps(target.host, socket),
+      );
       if (near === undefined) continue;
       const reason = near.reusePort
         ? "the socket that this process was started with lets others listen beside it (SO_REUSEPORT); leave out ReusePort="
@@ -48,11 +57,19 @@ export class InheritedSockets {
   }
 
   /** `null` where there is none for `target`. */
-  adopt(target: Target, port: number): BoundSocket | NativeFailure | null {
+  adopt(target: Target, port: number): AdoptedSocket | NativeFailure | null {
     const found = this.#find(target, port);
     if (found === undefined) return null;
+    const socket = native().adoptSocket(found.fd);
+    if (isFailure(socket)) return socket;
     this.#used.add(found);
-    return native().adoptSocket(found.fd);
+    taken.add(found.fd);
+    return { socket, giveBack: () => taken.delete(found.fd) };
+  }
+
+  /** The descriptors of those that were adopted. */
+  get used(): readonly number[] {
+    return [...this.#used].map(({ fd }) => fd);
   }
 
   /** Those that listen and were not adopted: whoever connects to one waits for ever, unless another part of the program accepts there. */
@@ -65,6 +82,7 @@ export class InheritedSockets {
     return this.#passed.find(
       (socket) =>
         socket.role === role &&
+        !taken.has(socket.fd) &&
         canonical(socket.address) === canonical(host) &&
         (port === 0 || socket.port === port) &&
         socket.listening === (role === "listen") &&

@@ -226,18 +226,27 @@ export function tryLock(lockable: Lockable): FileLock | null {
   return attempt.status === "held" ? null : lockFrom(lockable, attempt);
 }
 
+/** Descriptors that this process was started with. */
+export interface InheritedLocks {
+  readonly locks: readonly number[];
+  /** Is told of each one that was adopted. */
+  use(fd: number): void;
+}
+
 /**
- * The lock, if one of these inherited descriptors has it. They stay open.
+ * The lock, if one of the inherited descriptors has it. They stay open.
  *
  * @throws GatewayLockError `LOCK_FAILED`, `LOCK_UNSUPPORTED`
  * @internal
  */
-export function adoptLock(lockable: Lockable, descriptors: readonly number[]): FileLock | null {
-  for (const fd of descriptors) {
+export function adoptLock(lockable: Lockable, inherited: InheritedLocks): FileLock | null {
+  for (const fd of inherited.locks) {
     const attempt = native().adoptLock(fd, lockable.path, lockable.kind === "gateway-file");
     // It is for another of the locks, or somebody has closed it.
     if (isFailure(attempt) || attempt.status === "held" || attempt.status === "replaced") continue;
-    return lockFrom(lockable, attempt);
+    const lock = lockFrom(lockable, attempt);
+    inherited.use(fd);
+    return lock;
   }
   return null;
 }

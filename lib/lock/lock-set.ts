@@ -4,7 +4,7 @@ import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, open
 import { dirname } from "node:path";
 import { codeOf, type GatewayLockError, lockFailed, lockLost, lockUnsupported, reasonOf } from "../errors.ts";
 import { native } from "../native.ts";
-import { adoptLock, FileLock, type Lockable, tryLock } from "./file-lock.ts";
+import { adoptLock, FileLock, type InheritedLocks, type Lockable, tryLock } from "./file-lock.ts";
 import { filesystemOf } from "./filesystem.ts";
 import { encodeRecord, type OwnerFields, type OwnerRecord } from "./record.ts";
 import { isWritable, type Resource } from "./resources.ts";
@@ -35,8 +35,8 @@ interface HeldResource {
 export interface Advance {
   /** One that it has waited for; released if it does not become part. */
   readonly granted: FileLock | null;
-  /** Descriptors that its parent has left it. */
-  readonly inherited: readonly number[];
+  /** What its parent has left it. */
+  readonly inherited: InheritedLocks | null;
 }
 
 export class LockSet {
@@ -44,8 +44,9 @@ export class LockSet {
   readonly #allowNetworkFilesystem: boolean;
   /** A lock that was waited for, until its turn comes. */
   #granted: FileLock | null;
-  #inherited: readonly number[];
+  #inherited: InheritedLocks | null;
   #isInherited = false;
+  #isShared = false;
   #content: Buffer | null = null;
   #isSettled = true;
   #areCurrent: (() => boolean) | null = null;
@@ -69,7 +70,7 @@ export class LockSet {
       return locks;
     } finally {
       locks.#granted?.release();
-      locks.#inherited = []; // from here on the numbers may be other files
+      locks.#inherited = null; // from here on the numbers may be other files
       if (!complete) locks.release();
     }
   }
@@ -103,7 +104,7 @@ export class LockSet {
     const { record, bytes } = encodeRecord(fields, this.#content?.length);
     try {
       for (const { fileLock } of this.#held) {
-        fileLock.remove = true;
+        fileLock.remove = !this.#isShared;
         fileLock.write(bytes, { cut: this.#content === null });
       }
     } catch (error) {
@@ -148,10 +149,10 @@ export class LockSet {
     );
   }
 
-  /** Lets go without deleting anything: somebody else has the same locks. */
-  leave(): void {
+  /** Somebody else has the same locks from now on: however this process ends, it deletes none of the files. */
+  share(): void {
+    this.#isShared = true;
     for (const { fileLock } of this.#held) fileLock.remove = false;
-    this.release();
   }
 
   /** Frees everything, the last lock first. Files are deleted if they were written here, or are empty. */
@@ -201,7 +202,7 @@ export class LockSet {
   }
 
   #lock(lockable: Lockable): FileLock | null {
-    const inherited = adoptLock(lockable, this.#inherited);
+    const inherited = this.#inherited === null ? null : adoptLock(lockable, this.#inherited);
     if (inherited !== null) {
       this.#isInherited = true;
       return inherited;
@@ -294,7 +295,7 @@ export class LockSet {
     }
     if (restored === null)
       throw lockLost(path, "it was deleted or replaced, and someone else has locked a new one", lost);
-    restored.remove = true;
+    restored.remove = !this.#isShared;
     held.fileLock.release();
     held.fileLock = restored;
     this.#areCurrent = null;

@@ -14,7 +14,7 @@ function waitedFor() {
   const configPath = join(temporaryDirectory(), "gateway.json");
   const resources = resolveResources(resolveGatewayOptions({ stateDir: temporaryDirectory(), configPath }));
   const path = resources[1]?.lockPath ?? "";
-  const first = LockSet.tryLock(resources, false, { granted: null, inherited: [] }); // makes the directories
+  const first = LockSet.tryLock(resources, false, { granted: null, inherited: null }); // makes the directories
   if (first instanceof LockSet) first.release();
   return { resources, path };
 }
@@ -35,7 +35,7 @@ for (const [what, change] of [
     const lock = granted(path);
     const before = openDescriptors();
     change(path);
-    const set = LockSet.tryLock(resources, false, { granted: lock, inherited: [] });
+    const set = LockSet.tryLock(resources, false, { granted: lock, inherited: null });
     if (!(set instanceof LockSet)) throw new Error("refused");
     set.assertCurrent();
     expect(tryLockFile(path)).toBeNull();
@@ -49,13 +49,13 @@ it("lets the lock go that was waited for when somebody else has another one, and
   const { resources, path } = waitedFor();
   const stranger = tryLock({ path: resources[0]?.lockPath ?? "", kind: "file" });
   const lock = granted(path);
-  const refusal = LockSet.tryLock(resources, false, { granted: lock, inherited: [] });
+  const refusal = LockSet.tryLock(resources, false, { granted: lock, inherited: null });
   expect(refusal).toMatchObject({ held: { path: resources[0]?.lockPath } });
   expect(lock.held).toBe(false);
   stranger?.release();
 
   const other = granted(join(temporaryDirectory(), "other.lock"));
-  const set = LockSet.tryLock(resources, false, { granted: other, inherited: [] });
+  const set = LockSet.tryLock(resources, false, { granted: other, inherited: null });
   expect([set instanceof LockSet, other.held]).toEqual([true, false]);
   if (set instanceof LockSet) set.release();
 });
