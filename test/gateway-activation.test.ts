@@ -11,6 +11,7 @@ import { until } from "./support/waits.ts";
 
 const itActivates = itWhere(hasPython && isLinux, "needs Python on Linux");
 
+const LIBRARY = new URL("../dist/index.js", import.meta.url).href;
 const adopter = (options: object) => [process.execPath, fixturePath("run-adopter.mjs"), JSON.stringify({ options })];
 
 interface Scene {
@@ -22,15 +23,17 @@ interface Scene {
   readonly stateDir?: string;
   /** `gateway-lock run` with a program that adopts the claim, instead of a gateway. */
   readonly wrapped?: boolean;
+  /** In place of a gateway. */
+  readonly command?: readonly string[];
 }
 
 async function supervisor({ port, host = "127.0.0.1", listen = [["127.0.0.1", port]], ...rest }: Scene) {
-  const { stateDir = temporaryDirectory(), wrapped = false, ...flags } = rest;
+  const { stateDir = temporaryDirectory(), wrapped = false, command: other, ...flags } = rest;
   const options = { stateDir, port, host };
   const command = wrapped
     ? [process.execPath, CLI, "run", "--state-dir", stateDir, "--port", String(port), "--", ...adopter(options)]
     : [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
-  const argument = JSON.stringify({ listen, command, ...flags });
+  const argument = JSON.stringify({ listen, command: other ?? command, ...flags });
   const supervisor = new TestProcess("python3", [fixturePath("activation.py"), argument]);
   await supervisor.next("listening");
   return supervisor;
@@ -136,6 +139,26 @@ describe("a socket that the supervisor passes", () => {
     await systemd.next("serving");
     systemd.send("start");
     expect(await systemd.next("refused")).toMatchObject({ code: "ALREADY_LISTENING" });
+  });
+
+  itActivates("is one gateway's, whatever state directory the next one in the same process has", async () => {
+    const port = await freePort();
+    const program = `
+      import { acquireGateway } from ${JSON.stringify(LIBRARY)};
+      const say = (event, fields) => console.log(JSON.stringify({ event, ...fields }));
+      const [first, second] = process.argv.slice(1).map((stateDir) => ({ stateDir, port: ${port} }));
+      const gateway = await acquireGateway(first);
+      await acquireGateway(second).catch(({ code }) => say("refused", { code }));
+      await gateway.close();
+      await acquireGateway(second);
+      say("acquired", {});
+    `;
+    const directories = [temporaryDirectory(), temporaryDirectory()];
+    const command = [process.execPath, "--input-type=module", "-e", program, "--", ...directories];
+    const systemd = await supervisor({ port, command });
+    systemd.send("start");
+    expect(await systemd.next("refused", "acquired")).toMatchObject({ code: "ALREADY_LISTENING" });
+    await systemd.next("acquired");
   });
 
   itActivates("goes through `gateway-lock run` to its program, and outlives both", async () => {

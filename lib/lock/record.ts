@@ -9,7 +9,7 @@ import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "
 import { dirname } from "node:path";
 import { parseAddress } from "../listener/addresses.ts";
 import { isFailure, type LockEvidence, native } from "../native.ts";
-import { checkPath, type Metadata, type Scheme } from "../options.ts";
+import { checkPath, MAX_METADATA_BYTES, type Metadata, type Scheme } from "../options.ts";
 import { filesystemOf } from "./filesystem.ts";
 
 export type Phase = "starting" | "listening" | "ready" | "stopping";
@@ -137,11 +137,21 @@ function recordFrom(json: Record<string, unknown>): OwnerRecord | null {
     runtime: text("runtime"),
     version: text("version"),
     configLock: oneOf("configLock", ["exclusive", "state-only"]),
-    metadata: field<Metadata>("metadata", (value) => typeof value === "object" && !Array.isArray(value)),
+    metadata: field<Metadata>("metadata", isMetadata),
     check: text("check"),
   };
   if (!valid || !record.pid) return null;
   return { ...record, pid: record.pid, metadata: record.metadata ?? {} };
+}
+
+/** No owner writes more than 2 KiB, which also bounds how deep it can be: whoever prints a deeper one runs out of stack. */
+function isMetadata(value: unknown): boolean {
+  if (typeof value !== "object" || Array.isArray(value)) return false;
+  try {
+    return Buffer.byteLength(JSON.stringify(value)) <= MAX_METADATA_BYTES;
+  } catch {
+    return false;
+  }
 }
 
 /** The record alone, without asking who holds the lock. */

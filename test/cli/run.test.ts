@@ -2,7 +2,7 @@
 
 import { type SpawnOptions, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
@@ -300,6 +300,61 @@ describe("a program that uses this package", () => {
     expect(pid).toBeUndefined();
     process.kill(owner ?? 0, "SIGKILL");
   });
+});
+
+describe("a program that has done something to its descriptors", () => {
+  const throughShell = (script: string, claim: Claim) => ["sh", "-c", `${script}; exec "$@"`, "sh", ...adopter(claim)];
+
+  it("keeps what it has put in the place of one, and adopts the rest", async () => {
+    const claim = await aClaim();
+    const log = join(temporaryDirectory(), "log");
+    const wrapper = run(claim, throughShell(`exec 3>>'${log}'`, claim));
+    const { pid, owner } = await wrapper.next("acquired");
+    await wrapper.next("serving");
+    expect(readlinkSync(`/proc/${pid}/fd/3`)).toBe(log);
+    await until(() => locksOf(wrapper.pid).length === 0);
+    expect(ownerOf(claim)).toMatchObject({ record: { ownerId: owner.ownerId }, holders: [pid] });
+    expect(flockCommandGets(claim.stateDir)).toBe("refused");
+  });
+
+  it("does without a channel to the command, which then lets go at its end", async () => {
+    const claim = await aClaim();
+    const wrapper = run(claim, throughShell('eval "exec $GATEWAY_LOCK_CHANNEL_FD>&-"', claim));
+    const { pid } = await wrapper.next("serving").then(() => ownerOf(claim).record ?? { pid: 0 });
+    expect(await bodyFrom(claim.port)).toBe(`adopter ${pid}`);
+    wrapper.send("exit");
+    expect((await wrapper.exited).code).toBe(0);
+    expectNothingLeft(claim.stateDir);
+  });
+
+  it("is not believed about descriptors that it does not have", async () => {
+    const claim = await aClaim();
+    const wrapper = run(claim, throughShell("export LISTEN_FDS=4 GATEWAY_LOCK_FDS=$GATEWAY_LOCK_FDS,998,999", claim));
+    const { pid } = await wrapper.next("acquired");
+    await wrapper.next("serving");
+    await until(() => locksOf(wrapper.pid).length === 0);
+    expect(ownerOf(claim).holders).toEqual([pid]);
+  });
+});
+
+it("leaves the lock files to its program if it fails itself", async () => {
+  const claim = await aClaim();
+  const trigger = join(temporaryDirectory(), "now");
+  const fault = join(temporaryDirectory(), "fault.cjs");
+  writeFileSync(
+    fault,
+    `setInterval(() => { if (require("node:fs").existsSync(${JSON.stringify(trigger)})) throw new Error("fault"); }, 5);`,
+  );
+  const env = { ...process.env, NODE_OPTIONS: `--require ${fault}` };
+  const program = ["sh", "-c", `echo '{"event":"started"}'; exec sleep 60`];
+  const wrapper = run(claim, program, [], { env });
+  await wrapper.next("started");
+  await until(() => ownerOf(claim).record?.phase === "ready");
+  const files = lockFilesIn(claim.stateDir);
+  writeFileSync(trigger, "");
+  await once(wrapper.child, "exit");
+  expect(lockFilesIn(claim.stateDir)).toEqual(files);
+  expect(ownerOf(claim).locked).toBe(true);
 });
 
 describe("a lock that is lost", () => {

@@ -48,6 +48,10 @@ const GARBAGE: Record<string, { content: string | Uint8Array; torn: boolean }> =
   "JSON null": { content: "null", torn: false },
   "an empty JSON object": { content: "{}", torn: false },
   "a pid of a wrong type": { content: '{"pid":"4711"}', torn: false },
+  "metadata that is a deep nest": {
+    content: `{"pid":1,"metadata":{"x":${"[".repeat(9000)}${"]".repeat(9000)}}}`,
+    torn: false,
+  },
   "a deep nest": { content: "[".repeat(60_000), torn: true },
   "a wrong hash": { content: whole.replace(/"check":"./, '"check":"z'), torn: true },
   "a hash of a wrong type": { content: whole.replace(/"check":".*"/, '"check":1'), torn: true },
