@@ -5,9 +5,10 @@ import { createServer } from "node:http";
 import { EXIT, GatewayLockError, superviseGateway } from "gateway-lock";
 
 const { env } = process;
+const stateDir = env.STATE_DIRECTORY ?? ".gateway"; // systemd sets it
 
 const start = await superviseGateway({
-  stateDir: env.STATE_DIRECTORY ?? ".gateway", // systemd sets it
+  stateDir,
   host: env.GATEWAY_HOST ?? "127.0.0.1",
   port: Number(env.GATEWAY_PORT ?? 18789),
   scheme: "http",
@@ -15,7 +16,11 @@ const start = await superviseGateway({
   retry: { limit: Number(env.GATEWAY_RETRY_LIMIT ?? 300_000) }, // ms
 }).catch((error) => {
   if (!(error instanceof GatewayLockError)) throw error;
-  console.error(`gateway: ${error.message}`);
+  const { message, owner, health } = error;
+  console.error(`gateway: ${message}`);
+  const reason = health?.error ? ` (${health.error})` : "";
+  if (owner)
+    console.error(`  pid ${owner.pid} owns ${owner.url}${reason}: gateway-lock status --state-dir ${stateDir}`);
   // Where another start would end the same, the code is one that the supervisor does not start again after.
   process.exit(error.retryable ? error.exitCode : EXIT.SUPERVISED_DUPLICATE);
 });

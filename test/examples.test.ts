@@ -68,6 +68,26 @@ it("supervised.mjs is told by the settings that the templates use, and by no oth
   expect(SETTINGS).toEqual(expect.arrayContaining([...new Set(named)]));
 });
 
+it("supervised.mjs gives up on an owner that hangs, and says who that is, what it answered and how to see more", async () => {
+  const [stateDir, port] = [temporaryDirectory(), String(await freePort())];
+  const env = { ...process.env, STATE_DIRECTORY: stateDir, GATEWAY_PORT: port, GATEWAY_LOCK_SUPERVISOR: "systemd" };
+  const owner = new TestProcess(process.execPath, [path("supervised.mjs")], { env });
+  await owner.next("text");
+  owner.child.kill("SIGSTOP");
+
+  const { status, stderr } = spawnSync(process.execPath, [path("supervised.mjs")], {
+    env: { ...env, GATEWAY_RETRY_LIMIT: "0" },
+    encoding: "utf8",
+  });
+
+  expect(status).toBe(78);
+  const [first, second, ...more] = stderr.trimEnd().split("\n");
+  expect(first).toMatch(/^gateway: .* did not become healthy after 0ms$/);
+  expect(second).toContain(`  pid ${owner.pid} owns http://127.0.0.1:${port} (connected, but no answer within 1000ms`);
+  expect(second).toContain(`: gateway-lock status --state-dir ${stateDir}`);
+  expect(more).toEqual([]);
+});
+
 describe("systemd", () => {
   const analyze = (...args: string[]) => spawnSync("systemd-analyze", args, { encoding: "utf8" });
   const itAnalyzed = itWhere(analyze("--version").status === 0, "needs systemd-analyze");
@@ -130,6 +150,7 @@ describe("launchd", () => {
     const { STATE_DIRECTORY } = leaving.EnvironmentVariables;
     expect(standby).toEqual({
       ...leaving,
+      Label: "org.example.gateway-standby",
       EnvironmentVariables: { STATE_DIRECTORY, GATEWAY_ON_DUPLICATE: "standby" },
       KeepAlive: true,
     });
