@@ -1,15 +1,17 @@
 // What a command says when it fails: why, by what, and what to do next.
 
 import { codeOf, EXIT, GatewayLockError, type GatewayLockErrorCode, reasonOf } from "../errors.ts";
-import { UsageError } from "./options.ts";
+import { NoProgramError, UsageError } from "./options.ts";
 import { paint, plain, print, printJson, STDERR } from "./terminal.ts";
 
 /** `EX_USAGE` of sysexits(3), where 75 and 78 come from too: 1 and 3 are answers. */
 export const EXIT_USAGE = 64;
+/** As in shells. */
+const EXIT_NO_PROGRAM = 127;
 
-const BY_STATUS = "'gateway-lock status' with the same options says who it is";
-const BY_DOCTOR = "'gateway-lock doctor' with the same options says what is wrong";
-const NEXT: Readonly<Record<GatewayLockErrorCode, string>> = {
+const BY_STATUS = ["status", "says who it is"] as const;
+const BY_DOCTOR = ["doctor", "says what is wrong"] as const;
+const NEXT: Readonly<Record<GatewayLockErrorCode, typeof BY_STATUS | typeof BY_DOCTOR>> = {
   ALREADY_LISTENING: BY_STATUS,
   ALREADY_RUNNING: BY_STATUS,
   HANDOVER_FAILED: BY_STATUS,
@@ -29,12 +31,16 @@ interface Failure {
   readonly next: string | null;
 }
 
+interface Asked {
+  readonly json: boolean;
+  readonly command: string | null;
+  /** The options that say which gateway is meant, as they would be typed. */
+  readonly gateway: string;
+}
+
 /** @returns the exit code */
-export async function reportError(
-  error: unknown,
-  { json, command }: { readonly json: boolean; readonly command: string | null },
-): Promise<number> {
-  const failure = describe(error, command);
+export async function reportError(error: unknown, asked: Asked): Promise<number> {
+  const failure = describe(error, asked);
   const { message, cause, next, exitCode } = failure;
   const lines = [
     `${paint("red", "gateway-lock:", STDERR)} ${plain(message)}`,
@@ -44,30 +50,32 @@ export async function reportError(
   ];
   try {
     await print(lines.join("\n"), STDERR);
-    if (json) await printJson({ error: { ...failure, ...detailsOf(error) } });
+    if (asked.json) await printJson({ error: { ...failure, ...detailsOf(error) } });
   } catch {
     // It was tried; the exit code is left to tell.
   }
   return exitCode;
 }
 
-function describe(error: unknown, command: string | null): Failure {
+function describe(error: unknown, { command, gateway }: Asked): Failure {
   const message = reasonOf(error);
   if (error instanceof UsageError) {
     const help = `gateway-lock${command === null ? "" : ` ${command}`} --help`;
     return { code: "USAGE", message, exitCode: EXIT_USAGE, cause: null, next: `see ${help}` };
   }
   if (error instanceof GatewayLockError) {
+    const [look, purpose] = NEXT[error.code];
     const cause = error.cause === undefined ? null : reasonOf(error.cause);
     return {
       code: error.code,
       message,
       exitCode: error.exitCode,
       cause: cause === null || message.includes(cause) ? null : cause,
-      next: NEXT[error.code],
+      next: `\`gateway-lock ${`${look} ${gateway}`.trimEnd()}\` ${purpose}`,
     };
   }
   const code = codeOf(error) ?? "UNEXPECTED";
+  if (error instanceof NoProgramError) return { code, message, exitCode: EXIT_NO_PROGRAM, cause: null, next: null };
   // Its message has the command that helps.
   const next = code === "ERR_GATEWAY_LOCK_ADDON" ? null : "GATEWAY_LOCK_DEBUG=1 in the environment shows where";
   return { code, message, exitCode: EXIT.FAILURE, cause: null, next };

@@ -3,9 +3,9 @@
 // The command `gateway-lock`: finds out what is asked, has it done, and says what went wrong.
 
 import { EXIT } from "../errors.ts";
-import { CommanderError } from "./commander.ts";
+import { type Command, CommanderError } from "./commander.ts";
 import { UsageError } from "./options.ts";
-import { createProgram } from "./program.ts";
+import { createProgram, gatewayOptions, RUN_USAGE } from "./program.ts";
 import { print } from "./terminal.ts";
 
 void main(process.argv.slice(2)).then((exitCode) => {
@@ -23,29 +23,41 @@ async function main(args: readonly string[]): Promise<number> {
       exitCode = code;
     },
   });
+  const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  const names = program.commands.map((command) => command.name());
+  const command = own.find((arg) => names.includes(arg)) ?? null;
   try {
     try {
       await program.parseAsync(args, { from: "user" });
     } catch (error) {
       if (!(error instanceof CommanderError)) throw error;
-      if (error.exitCode !== 0) throw new UsageError(messageOf(error));
+      const [, unknown] = /^error: unknown option '(--[^=']+)=/.exec(error.message) ?? [];
+      // Without its value, because commander has no suggestion for the two together.
+      if (unknown !== undefined && !isOption(program, unknown))
+        return await main(args.map((arg) => (arg.startsWith(`${unknown}=`) ? unknown : arg)));
+      if (error.exitCode !== 0) throw new UsageError(messageOf(error, command, args));
     }
     if (help !== "") await print(help);
     return exitCode;
   } catch (error) {
     const { reportError } = await import("./failure.ts");
-    const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
-    const names = program.commands.map((command) => command.name());
-    const command = own.find((arg) => names.includes(arg)) ?? null;
-    return await reportError(error, { json: own.includes("--json"), command });
+    return await reportError(error, { json: own.includes("--json"), command, gateway: gatewayOptions(program) });
   }
 }
 
 /** In our words: "unknown option '--jsno'; did you mean --json?" */
-function messageOf({ code, message }: CommanderError): string {
-  if (code === "commander.help") return "no command is given";
-  return message
+function messageOf({ code, message }: CommanderError, command: string | null, args: readonly string[]): string {
+  if (code === "commander.help") {
+    const [first, topic] = args;
+    return first === "help" && topic !== undefined ? `unknown command '${topic}'` : "no command is given";
+  }
+  const text = message
     .replace(/^error: /, "")
     .replace(/\s*\(Did you mean (.*)\?\)$/s, "; did you mean $1?")
     .replace(/\.$/, "");
+  return command === "run" && !args.includes("--") ? `${text}; write -- before the program: ${RUN_USAGE}` : text;
+}
+
+function isOption({ commands, options }: Command, name: string): boolean {
+  return [options, ...commands.map((command) => command.options)].flat().some(({ long }) => long === name);
 }

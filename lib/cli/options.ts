@@ -23,6 +23,12 @@ export class UsageError extends Error {
   override readonly name: string = "UsageError";
 }
 
+/** There is no such program to run: exit code 127. */
+export class NoProgramError extends Error {
+  override readonly name: string = "NoProgramError";
+  readonly code = "ENOENT";
+}
+
 /** What the common options come to. */
 export interface CommandOptions {
   /** For `acquireGateway`, as they are. A port that nobody named is missing. */
@@ -78,8 +84,10 @@ export function commonOptions(): Option[] {
     option("--health-timeout <ms>", "how long its answer may take (default: 1000)", (name, text) =>
       checkDeadline(name, number(text), 0),
     ),
-    option("--timeout <ms>", "how long to wait, in milliseconds, or Infinity", (name, text) =>
-      checkTimeout(name, number(text), 0),
+    option(
+      "--timeout <ms>",
+      "how long to wait, or Infinity (default: run 0, stop 10000, wait Infinity)",
+      (name, text) => checkTimeout(name, number(text), 0),
     ),
     option("--json", "print one JSON object"),
   ];

@@ -8,7 +8,7 @@ import { paint, print, printJson, type Row, table } from "./terminal.ts";
 
 /** @returns the exit code */
 export async function profilesCommand(names: readonly string[], parsed: ParsedOptions): Promise<number> {
-  const profiles = await Promise.all(names.map((name) => profileFrom(parsed, name)));
+  const profiles = await Promise.all([...new Set(names)].map((name) => profileFrom(parsed, name)));
   const findings = checkIsolation(profiles).map(({ instances: [a, b], ...finding }) => ({
     ...finding,
     instances: [nameOf(a), nameOf(b)],

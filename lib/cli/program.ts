@@ -20,6 +20,8 @@ type Examples = readonly (readonly [line: string, purpose: string])[];
 /** Does what is asked, and returns the exit code. `own` are the options that only this command has. */
 type Act = (options: CommandOptions, own: Record<string, unknown>, operands: readonly string[]) => Promise<number>;
 
+export const RUN_USAGE = "gateway-lock run [options] -- node server.js";
+
 export interface Outcome {
   /** Takes the text of --help and --version. */
   help(text: string): void;
@@ -33,6 +35,10 @@ Exit codes:
   3  it does not run (status)             78   a duplicate under systemd (run)
   4  this user can't see enough (status)  124  the time is up (wait)`;
 
+const COMMON = `
+Every command takes --state-dir, --port, --profile, --timeout, --json and more: see gateway-lock --help
+`;
+
 /** A command's module is loaded when it is asked for: `status` must be quick. */
 export function createProgram(args: readonly string[], outcome: Outcome): Command {
   const program = new Command("gateway-lock")
@@ -40,25 +46,28 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
     .usage("<command> [options]")
     .exitOverride()
     .configureOutput({ writeOut: outcome.help, writeErr: () => {} })
-    .configureHelp({ showGlobalOptions: true })
     .helpOption("-h, --help", "show help")
     .helpCommand("help [command]", "show help for a command")
     .version(packageVersion(), "-V, --version", "show the version")
     .addHelpText(
       "after",
       formatExamples([
-        ["gateway-lock status", "who is the gateway of the default profile, and is it well?"],
+        ["gateway-lock status --state-dir .gateway", "who is it, and is it well?"],
         ["gateway-lock wait --for ready --state-dir .gateway --timeout 30000", "after a start"],
-        ["gateway-lock stop --profile rescue", "end it, and nobody else"],
+        ["gateway-lock stop --state-dir .gateway", "end it, and nobody else"],
+        ["gateway-lock status", "of the default profile: ~/.openclaw, port 18789"],
       ]) + EXIT_CODES,
     );
   for (const option of commonOptions()) program.addOption(option);
 
-  const add = (name: string, description: string, act: Act, examples: Examples): Command =>
+  const add = (name: string, description: string, act: Act, examples: Examples, exitCodes: string): Command =>
     program
       .command(name)
       .description(description)
-      .addHelpText("after", formatExamples(examples))
+      .addHelpText(
+        "after",
+        `${COMMON}${formatExamples(examples)}\nExit codes: ${exitCodes}; and 1 for a failure, 64 for a mistake in the command line`,
+      )
       .action(async (...given: unknown[]) => {
         const command = given.at(-1) as Command;
         const options = await resolveOptions(program.opts<ParsedOptions>());
@@ -70,17 +79,18 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
     "hold the claim for a program, and start it with the listening socket",
     async (options, _own, command) => {
       if (!args.includes("--") || command.length === 0)
-        throw new UsageError(
-          "write -- and the program after the options: gateway-lock run [options] -- node server.js",
-        );
+        throw new UsageError(`write -- and the program after the options: ${RUN_USAGE}`);
+      if (options.gateway.reserve !== undefined)
+        throw new UsageError("run claims no more ports than one in this version: leave out --reserve");
       const { runCommand } = await import("./run.ts");
       const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR);
       return await runCommand(command, { ...options.gateway, tell });
     },
     [
-      ["gateway-lock run -- node server.js", "it finds its socket at descriptor 3 (LISTEN_FDS)"],
+      ["gateway-lock run --state-dir .gateway -- node server.js", "it finds its socket at descriptor 3 (LISTEN_FDS)"],
       ["gateway-lock run --profile rescue --timeout 10000 -- python3 server.py", "give the old one 10 s to leave"],
     ],
+    "those of the program (126 if it can't be executed, 127 if it is not there); 75 a duplicate, 78 under systemd",
   )
     .usage("[options] -- <program> [arguments]")
     .argument("[program...]");
@@ -93,10 +103,11 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       return await statusCommand(options, { requireHealth: requireHealth === true });
     },
     [
-      ["gateway-lock status", "of the default profile"],
+      ["gateway-lock status --state-dir .gateway", "what it says is the evidence, and then the next step"],
       ["gateway-lock status --state-dir .gateway --require-health", "exit code 0 only if it is well"],
       ["gateway-lock status --profile rescue --json", "for programs"],
     ],
+    "0 it runs, 1 it needs you, 3 it does not run, 4 this user can't see enough",
   ).option("--require-health", "exit code 1 unless it listens and is well");
 
   add(
@@ -107,9 +118,10 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       return await probeCommand(options, url);
     },
     [
-      ["gateway-lock probe", "the owner of the lock, and nobody else is believed"],
+      ["gateway-lock probe --state-dir .gateway", "the owner of the lock, and nobody else is believed"],
       ["gateway-lock probe http://127.0.0.1:18789/healthz", "whoever answers there"],
     ],
+    "0 well, 1 not",
   ).argument("[url]", "ws, wss, http or https, host, port, path; default: where the owner of the lock listens");
 
   add(
@@ -120,9 +132,10 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       return await waitCommand(options, own.for as "free" | "ready");
     },
     [
-      ["gateway-lock wait --for ready --timeout 30000", "after a start; exit code 124 if it takes longer"],
-      ["gateway-lock wait --for free --timeout 10000", "after a stop"],
+      ["gateway-lock wait --for ready --state-dir .gateway --timeout 30000", "after a start"],
+      ["gateway-lock wait --for free --state-dir .gateway --timeout 10000", "after a stop"],
     ],
+    "0 it is, 124 not by --timeout (default: Infinity)",
   ).addOption(new Option("--for <state>", "what to wait for").choices(["free", "ready"]).makeOptionMandatory());
 
   add(
@@ -133,9 +146,10 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       return await doctorCommand(options);
     },
     [
-      ["gateway-lock doctor", "of the default profile, and whether it keeps out of the others' way"],
-      ["gateway-lock doctor --state-dir .gateway --port 18789 --json", "for programs"],
+      ["gateway-lock doctor --state-dir .gateway --port 18789", "before the first start, or when one is refused"],
+      ["gateway-lock doctor --profile rescue", "and whether it keeps out of the other profiles' way"],
     ],
+    "0 all good, 1 something to mend",
   );
 
   add(
@@ -146,11 +160,13 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       return await stopCommand(options, { force: own.force === true, pid: own.pid as number | undefined });
     },
     [
-      ["gateway-lock stop", "SIGTERM, and wait until it is gone"],
-      ["gateway-lock stop --force --timeout 5000", "and SIGKILL if it is still there after 5 s"],
+      ["gateway-lock stop --state-dir .gateway", "SIGTERM, and wait until it is gone"],
+      ["gateway-lock stop --state-dir .gateway --force --timeout 5000", "and SIGKILL if it is still there after 5 s"],
+      ["gateway-lock stop --state-dir .gateway --force --pid 12345", "a stranger that listens there, and is meant"],
     ],
+    "0 stopped, or nobody there; 1 refused",
   )
-    .option("--force", "SIGKILL, if it is still there after --timeout")
+    .option("--force", "SIGKILL, if it is still there after --timeout (default: 10000)")
     .addOption(
       new Option(
         "--pid <number>",
@@ -169,9 +185,27 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       ["gateway-lock profiles default rescue", "exit code 1 if they have something in common"],
       ["gateway-lock profiles rescue --json", "where it keeps its files, and its port"],
     ],
+    "0 isolated, 1 not",
   ).argument("<names...>", "names of profiles; `default` is the one without a name");
 
   return program;
+}
+
+/** Those of the command line that say which gateway is meant, as they would be typed in a POSIX shell. */
+export function gatewayOptions(program: Command): string {
+  return program.options
+    .map((option) => ({ option, name: option.attributeName() }))
+    .filter(({ name }) => program.getOptionValueSource(name) === "cli" && name !== "timeout" && name !== "json")
+    .flatMap(({ option, name }) =>
+      [program.getOptionValue(name)]
+        .flat()
+        .map((value) => (typeof value === "boolean" ? option.long : `${option.long} ${quote(String(value))}`)),
+    )
+    .join(" ");
+}
+
+function quote(text: string): string {
+  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function formatExamples(examples: Examples): string {

@@ -8,14 +8,17 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import type { Socket } from "node:net";
 import { constants } from "node:os";
+import { join } from "node:path";
 import { EXIT, GatewayLockError, systemError } from "../errors.ts";
 import { acquireGateway, type Gateway } from "../gateway.ts";
 import { Child, wordsFor } from "../inheritance.ts";
 import { isFailure, native } from "../native.ts";
 import type { GatewayOptions } from "../options.ts";
 import { detectSupervisor } from "../supervisor/detect.ts";
+import { NoProgramError } from "./options.ts";
 
 /** How long a program that has lost its lock may take to end. ms */
 const LOSS_PATIENCE = 10_000;
@@ -53,7 +56,7 @@ export interface RunOptions extends GatewayOptions {
 /**
  * Resolves with the program's exit code; if a signal ended it, this process ends by the same one.
  *
- * @throws what acquireGateway throws; Error if the program can't be started. Nothing is held then
+ * @throws what acquireGateway throws; NoProgramError; Error if the program can't be started. Nothing is held then
  */
 export async function runCommand(command: readonly string[], { tell, ...options }: RunOptions): Promise<number> {
   if (process.platform === "win32") {
@@ -61,6 +64,7 @@ export async function runCommand(command: readonly string[], { tell, ...options 
       "gateway-lock run is not available on Windows, where a program can't inherit locks; call acquireGateway() in the program itself",
     );
   }
+  checkProgram(command[0] as string);
   const signals = new SignalRelay();
   const onWait = () => tell("another gateway has it; waiting until that is gone");
   subscribe("gateway-lock:wait", onWait);
@@ -92,6 +96,15 @@ export async function runCommand(command: readonly string[], { tell, ...options 
     tell("the program has ended, and a process that it has left behind holds the gateway; see gateway-lock status");
   if (isLost) return 1;
   return signal === null ? (code ?? 1) : endBy(signal);
+}
+
+/** The shell that starts it would notice only after the claim was taken, and its directories made. */
+function checkProgram(program: string): void {
+  const { PATH } = process.env;
+  const isPath = program.includes("/");
+  const places = isPath ? [program] : PATH?.split(":").map((directory) => join(directory, program));
+  if (places === undefined || places.some((place) => existsSync(place))) return;
+  throw new NoProgramError(`there is no program '${program}'${isPath ? "" : " in PATH"}`);
 }
 
 /** A duplicate has an exit code of its own there, for RestartPreventExitStatus=. */

@@ -1,6 +1,6 @@
 // How the command is asked: help, its examples, mistakes, and which error is said how.
 
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { CLI, plainEnvironment, run, runForJson } from "../support/commands.ts";
@@ -34,6 +34,7 @@ it.each(["", ...COMMANDS])("the examples of 'gateway-lock %s --help' work", asyn
   expect(code).toBe(0);
   const examples = examplesIn(stdout);
   expect(examples.length).toBeGreaterThan(1);
+  expect(stdout).toContain("\nExit codes:");
   const home = temporaryDirectory();
   mkdirSync(join(home, "bin"));
   symlinkSync(CLI, join(home, "bin/gateway-lock"));
@@ -43,7 +44,11 @@ it.each(["", ...COMMANDS])("the examples of 'gateway-lock %s --help' work", asyn
   const env = { ...plainEnvironment(home), PATH: `${home}/bin:${PATH}`, OPENCLAW_GATEWAY_PORT: port };
   for (const example of examples) {
     // Nothing runs there: what would be waited for, does not come.
-    const line = example.replace("18789", port).replace("--timeout 30000", "--timeout 10");
+    const line = example
+      .replace(/ --port \d+/, "")
+      .replace("--state-dir .gateway", `--state-dir .gateway --port ${port}`)
+      .replace("18789", port)
+      .replace(/--timeout \d{5}/, "--timeout 10");
     const shell = new TestProcess("sh", ["-c", line], { cwd: home, env });
     const { code, signal } = await shell.exited;
     expect(signal).toBeNull();
@@ -54,6 +59,10 @@ it.each(["", ...COMMANDS])("the examples of 'gateway-lock %s --help' work", asyn
 it.each([
   [["statsu"], "unknown command 'statsu'; did you mean status?", "--help"],
   [["status", "--jsno"], "unknown option '--jsno'; did you mean --json?", "status --help"],
+  [["status", "--state-dri=.g"], "unknown option '--state-dri'; did you mean --state-dir?", "status --help"],
+  [["status", "--json=1"], "unknown option '--json=1'", "status --help"],
+  [["stop", "--force=no"], "unknown option '--force=no'; did you mean --force?", "stop --help"],
+  [["help", "bogus"], "unknown command 'bogus'", "--help"],
   [["status", "--requirehealth"], "unknown option '--requirehealth'; did you mean --require-health?", "status --help"],
   [["status", "extra"], "too many arguments for 'status'. Expected 0 arguments but got 1", "status --help"],
   [["status", "--port", "abc"], `The "--port" option must be a number. Received 'abc'`, "status --help"],
@@ -116,6 +125,8 @@ it.each([
   [["profiles"], "missing required argument 'names'", "profiles --help"],
   [["run", "--port", "5"], "write -- and the program after the options", "run --help"],
   [["run", "node", "server.js"], "write -- and the program after the options", "run --help"],
+  [["run", "sh", "-c", "true"], "unknown option '-c'; write -- before the program: gateway-lock run", "run --help"],
+  [["run", "--reserve", "18791", "--", "true"], "run claims no more ports than one in this version", "run --help"],
   [["run", "--prot", "5", "--", "node"], "unknown option '--prot'; did you mean --port?", "run --help"],
   [[], "no command is given", "--help"],
 ])("a mistake: %j", async (args, message, help) => {
@@ -130,16 +141,30 @@ it.each([
 });
 
 it("a refusal has its code, its exit code, who it is and the next step, also as JSON", async () => {
-  const stateDir = temporaryDirectory();
-  const gateway = startGateway({ stateDir, port: await freePort() });
+  const stateDir = join(temporaryDirectory(), "a b");
+  const port = await freePort();
+  const gateway = startGateway({ stateDir, port });
   const { url } = await gateway.next("acquired");
   await gateway.next("serving");
 
-  const { json, stderr } = await runForJson(["run", "--state-dir", stateDir, "--", "true"]);
+  const { json, stderr } = await runForJson([
+    ...["run", "--state-dir", stateDir, "--port", String(port), "--no-loopback-guard", "--timeout", "10"],
+    ...["--", "true"],
+  ]);
 
   expect(json.error).toMatchObject({ code: "ALREADY_LISTENING", exitCode: 75, url, owner: { pid: gateway.pid } });
   expect(stderr).toContain(`gateway-lock: another gateway instance is already listening on ${url}\n`);
-  expect(stderr).toMatch(/^ {2}next: {2}'gateway-lock status' .+$/m);
+  const [, next = ""] = /^ {2}next: {2}`(gateway-lock status .+)` says who it is$/m.exec(stderr) ?? [];
+  expect(next).toBe(`gateway-lock status --state-dir '${stateDir}' --port ${port} --no-loopback-guard`);
+});
+
+it("a program that is not there is noticed before anything is made", async () => {
+  const stateDir = join(temporaryDirectory(), "state");
+  for (const program of ["no-such-program", "./no-such-program"]) {
+    const { json } = await runForJson(["run", "--state-dir", stateDir, "--", program]);
+    expect(json.error).toMatchObject({ exitCode: 127, message: expect.stringContaining(`no program '${program}'`) });
+    expect(existsSync(stateDir)).toBe(false);
+  }
 });
 
 it("what stands behind -- is the program's alone", async () => {
