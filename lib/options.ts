@@ -155,7 +155,8 @@ export interface ResolvedOptions extends Placement, Endpoints {
 
 export const MAX_METADATA_BYTES = 2048;
 export const DEFAULT_PORT = 18789;
-const DEFAULT_HOST = "127.0.0.1";
+export const DEFAULT_HOST = "127.0.0.1";
+export const DEFAULT_SCHEME: Scheme = "ws";
 const DEFAULT_BACKLOG = 511;
 const MAX_BACKLOG = 2 ** 31 - 1;
 const DEFAULT_RETRY_INTERVAL = 5000; // ms
@@ -280,7 +281,7 @@ function checkCallback<T>(name: string, value: T): T {
 
 function resolveIdentity(given: GatewayOptions): Placement & Pick<Endpoints, "scheme" | "loopbackGuard"> {
   return {
-    scheme: given.scheme === undefined ? "ws" : checkScheme("scheme", given.scheme),
+    scheme: given.scheme === undefined ? DEFAULT_SCHEME : checkScheme("scheme", given.scheme),
     loopbackGuard: checkBoolean("loopbackGuard", given.loopbackGuard, true),
     stateDir: checkPath("stateDir", given.stateDir),
     configPath: given.configPath === undefined ? null : checkPath("configPath", given.configPath),
@@ -314,7 +315,7 @@ function resolveEndpoints(given: ListenerOptions): Endpoints {
   return {
     hosts: checkHosts(given.host === undefined ? DEFAULT_HOST : given.host),
     port: given.port === undefined ? DEFAULT_PORT : checkPort("port", given.port),
-    scheme: "ws",
+    scheme: DEFAULT_SCHEME,
     backlog: checkBacklog(given.backlog),
     loopbackGuard: false,
   };

@@ -1,8 +1,10 @@
 // `gateway-lock status`: the verdict, what it rests on, and the next step.
 
+import type { Picture } from "../inspect/look.ts";
 import type { GatewayReport, GatewayVerdict, ListenerReport } from "../inspect/report.ts";
-import { inspectGateway } from "../inspect/status.ts";
+import { inspect } from "../inspect/status.ts";
 import type { OwnerRecord } from "../lock/record.ts";
+import { resolveInspectOptions } from "../options.ts";
 import type { CommandOptions } from "./options.ts";
 import { type Colour, paint, print, printJson, type Row, table } from "./terminal.ts";
 
@@ -11,8 +13,8 @@ export async function statusCommand(
   { gateway, health, json }: CommandOptions,
   { requireHealth }: { readonly requireHealth: boolean },
 ): Promise<number> {
-  const report = await inspectGateway({ ...gateway, health, requireHealth });
-  await (json ? printJson(report) : print(`${formatVerdict(report)}\n\n${table(rowsOf(report))}`));
+  const { report, picture } = await inspect(resolveInspectOptions({ ...gateway, health, requireHealth }));
+  await (json ? printJson(report) : print(`${formatVerdict(report)}\n\n${table(rowsOf(report, picture))}`));
   return report.exitCode;
 }
 
@@ -39,10 +41,20 @@ export function meaningOf({ verdict, health }: GatewayReport): string {
   return verdict === "expected" && health?.ok ? `${meaning}, and is well` : meaning;
 }
 
-function rowsOf({ lock, owner, listener, health, next }: GatewayReport): Row[] {
+/** Whether a gateway that should be there is not. */
+export function isGone({ verdict }: GatewayReport): boolean {
+  return verdict === "free" || verdict === "stale-record";
+}
+
+/** For whom that is bad news. */
+export const NOT_RUNNING = "no gateway runs; start it, or look at its supervisor's log";
+
+function rowsOf({ lock, owner, listener, health, next }: GatewayReport, { stateDir, locks }: Picture): Row[] {
+  const isLeft = lock.locked === false && (owner !== null || locks.some(({ torn }) => torn));
   return [
     { label: "lock", lines: [formatLock(lock), ...lock.paths] },
-    { label: lock.locked === false && owner !== null ? "record" : "owner", lines: formatOwner(owner) },
+    { label: "state", lines: [`${stateDir.path}${KINDS[stateDir.kind]}`] },
+    { label: isLeft ? "record" : "owner", lines: owner === null ? [describeNoRecord(locks)] : formatOwner(owner) },
     { label: "listener", lines: listener.length === 0 ? ["nobody"] : listener.map(formatListener) },
     { label: "health", lines: [formatHealth(health)] },
     { label: "next", lines: [next] },
@@ -55,8 +67,19 @@ function formatLock({ locked, holders }: GatewayReport["lock"]): string {
   return holders.length === 0 ? held : `${held} by pid ${holders.join(", ")}`;
 }
 
-function formatOwner(owner: OwnerRecord | null): string[] {
-  if (owner === null) return ["no record"];
+const KINDS: Readonly<Record<Picture["stateDir"]["kind"], string>> = {
+  directory: "",
+  missing: " (does not exist yet)",
+  "no-directory": " (is not a directory)",
+};
+
+function describeNoRecord(locks: Picture["locks"]): string {
+  const hidden = locks.find(({ unreadable }) => unreadable !== null);
+  if (hidden !== undefined) return `can't be read by this user (${hidden.unreadable})`;
+  return locks.some(({ torn }) => torn) ? "torn, can't be read" : "no record";
+}
+
+function formatOwner(owner: OwnerRecord): string[] {
   const { pid, phase, createdAt, supervisor, runtime, version, hostname, url, stateDir, configPath, configLock } =
     owner;
   const facts = [

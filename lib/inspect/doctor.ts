@@ -2,7 +2,6 @@
 
 import { lstatSync } from "node:fs";
 import { printable, reasonOf } from "../errors.ts";
-import { readRecord } from "../lock/record.ts";
 import { locateResources } from "../lock/resources.ts";
 import {
   checkArray,
@@ -18,7 +17,7 @@ import { checkAddon, checkFilesystem, checkPermissions } from "./checks/place.ts
 import { checkDerivedPorts, checkEphemeralRange, checkLoopback, checkPortOwner, checkWildcard } from "./checks/port.ts";
 import { type Answer, type Scene, unchecked } from "./checks/scene.ts";
 import { checkProfiles, checkSupervisor } from "./checks/setting.ts";
-import { look, type Picture } from "./look.ts";
+import { look, type Picture, readLockFile } from "./look.ts";
 
 /** The README's table says what each one means. */
 export type CheckName =
@@ -97,7 +96,7 @@ function survey({ instances = [], ...options }: DoctorOptions): Scene {
   const readings = resources.flatMap((resource) =>
     [resource.lockPath, resource.fallbackLockPath]
       .filter((path) => path !== null)
-      .map((path) => ({ resource, path, ...readRecord(path) })),
+      .map((path) => ({ resource, path, ...readLockFile(path) })),
   );
   const places = new Set(readings.flatMap(({ path, resource }) => [resource.path, resource.lockDirectory, path]));
   let picture: Promise<Picture> | null = null;

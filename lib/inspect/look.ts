@@ -3,6 +3,8 @@
 // A look is not one moment: processes come and go while they are looked through. So a picture counts only once a second
 // look has shown the same, unless it proves itself.
 
+import { accessSync, constants, statSync } from "node:fs";
+import { codeOf } from "../errors.ts";
 import { targetsFor } from "../listener/addresses.ts";
 import { findListeners, type SeenListener } from "../listener/port-owner.ts";
 import {
@@ -26,11 +28,15 @@ export interface SeenLock {
   readonly isFile: boolean;
   readonly record: OwnerRecord | null;
   readonly torn: boolean;
+  /** Why this user can't read what may stand there, `EACCES` say; `null` where it was read, or is not there. */
+  readonly unreadable: string | null;
   readonly locked: boolean | null;
   readonly holders: readonly number[];
 }
 
 export interface Picture {
+  /** The state directory's real path, and what is there. */
+  readonly stateDir: { readonly path: string; readonly kind: "directory" | "missing" | "no-directory" };
   /** In lock order; a directory before its file, the config's fallback after the place where it belongs. */
   readonly locks: readonly SeenLock[];
   /** True if any of them is held. */
@@ -43,6 +49,8 @@ export interface Picture {
   /** Where the record says that its owner listens. */
   readonly endpoint: Endpoint | null;
   readonly listeners: readonly SeenListener[];
+  /** Whether the holders' sockets are among those that are looked at; `hidden` where that can't be seen. */
+  readonly network: "here" | "another" | "hidden";
   /** False: two looks in a row have never shown the same. */
   readonly isSettled: boolean;
 }
@@ -80,7 +88,9 @@ async function lookOnce(options: ResolvedInspection): Promise<Picture> {
   const isCurrent = locked !== false || liveness === "alive";
   for (const [port, hosts] of placesToLook(options, owner, endpoint, isCurrent))
     listeners.push(...(await findListeners(hosts, port, hints)));
-  return { locks, locked, holders, owner, liveness, endpoint, listeners, isSettled: true };
+  const network = locked === true ? networkOf(holders) : "here";
+  const stateDir = lookAtStateDir(locks);
+  return { stateDir, locks, locked, holders, owner, liveness, endpoint, listeners, network, isSettled: true };
 }
 
 function lookAtLocks(resources: readonly Resource[]): SeenLock[] {
@@ -89,14 +99,52 @@ function lookAtLocks(resources: readonly Resource[]): SeenLock[] {
     const { path, isDirectory, lockPath, fallbackLockPath } = resource;
     const files = fallbackLockPath === null ? [lockPath] : [lockPath, fallbackLockPath];
     return [
-      ...(isDirectory && locksDirectories ? [{ resource, path, isFile: false, record: null, torn: false }] : []),
-      ...files.map((file) => ({ resource, path: file, isFile: true, ...readRecord(file) })),
+      ...(isDirectory && locksDirectories ? [{ resource, path, isFile: false, ...NOTHING_READ }] : []),
+      ...files.map((file) => ({ resource, path: file, isFile: true, ...readLockFile(file) })),
     ];
   });
   const hints = [...new Set(places.flatMap(({ record }) => (record === null ? [] : [record.pid])))];
   const paths = places.map(({ path }) => path);
   const evidence = lockEvidence(paths, hints);
   return places.map((place, index) => ({ ...place, ...(evidence[index] as LockEvidence) })); // one for each path
+}
+
+const NOTHING_READ: Pick<SeenLock, "record" | "torn" | "unreadable"> = { record: null, torn: false, unreadable: null };
+
+/** What stands in a lock file, and why it can't be read where it can't. */
+export function readLockFile(path: string): Pick<SeenLock, "record" | "torn" | "unreadable"> {
+  const reading = readRecord(path);
+  if (reading.record !== null || reading.torn) return { ...reading, unreadable: null };
+  try {
+    accessSync(path, constants.R_OK);
+    return NOTHING_READ;
+  } catch (error) {
+    const code = codeOf(error) ?? "no access";
+    return { ...NOTHING_READ, unreadable: code === "ENOENT" || code === "ENOTDIR" ? null : code };
+  }
+}
+
+function lookAtStateDir(locks: readonly SeenLock[]): Picture["stateDir"] {
+  const path = locks.find(({ resource }) => resource.role === "state")?.resource.path ?? "";
+  try {
+    return { path, kind: statSync(path).isDirectory() ? "directory" : "no-directory" };
+  } catch (error) {
+    const code = codeOf(error);
+    return { path, kind: code === "ENOENT" ? "missing" : code === "ENOTDIR" ? "no-directory" : "directory" };
+  }
+}
+
+/** network_namespaces(7): the sockets of another one are in no table of ours. */
+function networkOf(holders: readonly number[]): Picture["network"] {
+  if (process.platform !== "linux") return "here";
+  try {
+    const ours = statSync("/proc/self/ns/net").ino;
+    const theirs = holders.map((pid) => statSync(`/proc/${pid}/ns/net`).ino);
+    if (theirs.length === 0) return "hidden";
+    return theirs.includes(ours) ? "here" : "another";
+  } catch {
+    return "hidden"; // by ptrace(2), which says whose namespaces one may see
+  }
 }
 
 /** A directory that is held speaks for its file, which may just be about to be restored. */

@@ -22,17 +22,27 @@ const MAX_ROUNDS = 3;
  * @throws TypeError, RangeError: bad options. Error `ERR_GATEWAY_LOCK_ADDON`
  */
 export async function inspectGateway(options: InspectOptions): Promise<GatewayReport> {
-  return await inspect(resolveInspectOptions(options));
+  return (await inspect(resolveInspectOptions(options))).report;
 }
 
-export async function inspect(options: ResolvedInspection, signal: AbortSignal | null = null): Promise<GatewayReport> {
-  let picture = await look(options, signal);
+/** A report, and what it was made from. */
+export interface Inspection {
+  readonly report: GatewayReport;
+  readonly picture: Picture;
+}
+
+export async function inspect(options: ResolvedInspection): Promise<Inspection> {
+  const report = (of: Picture, health: Probe | null): Inspection => ({
+    report: judge(of, health, options),
+    picture: of,
+  });
+  let picture = await look(options);
   for (let round = 1; ; round++) {
-    const health = await ask(picture, options, signal);
-    if (health === null || health.ok) return judge(picture, health, options);
-    const after = await look(options, signal);
-    if (keyOf(after) === keyOf(picture)) return judge(picture, health, options);
-    if (round === MAX_ROUNDS) return judge({ ...after, isSettled: false }, null, options);
+    const health = await ask(picture, options, null);
+    if (health === null || health.ok) return report(picture, health);
+    const after = await look(options);
+    if (keyOf(after) === keyOf(picture)) return report(picture, health);
+    if (round === MAX_ROUNDS) return report({ ...after, isSettled: false }, null);
     picture = after;
   }
 }

@@ -11,7 +11,7 @@ import { type Liveness, livenessOf, type OwnerRecord } from "../lock/record.ts";
 import { isFailure, native } from "../native.ts";
 import { type ResolvedStop, resolveStopOptions, type StopOptions } from "../options.ts";
 import { look, type Picture } from "./look.ts";
-import { command, describeListeners, judge, pidsOf, strangersIn } from "./verdict.ts";
+import { askThere, command, describeListeners, judge, pidsOf, strangersIn } from "./verdict.ts";
 import { filesIn } from "./wait.ts";
 import { Wakeups } from "./wakeups.ts";
 
@@ -122,7 +122,7 @@ class Stop {
       if (after !== null) return this.#succeed(after);
       const alive = target.all.filter((pid) => this.#processes.get(pid)?.isAlive);
       this.#note(
-        `after ${patience}ms ${alive.length === 0 ? "somebody else still has the lock" : `${pidsOf(alive)} still there`}`,
+        `after ${patience}ms ${alive.length === 0 ? "somebody else still has the lock" : `${pidsOf(alive)} ${alive.length === 1 ? "is" : "are"} still there`}`,
       );
     }
     const next = force
@@ -177,7 +177,7 @@ class Stop {
   #succeed(after: Picture): StopReport {
     const state = stateOf(after);
     if (state.locked) {
-      this.#note(`${pidsOf(state.holders)} has the lock now`);
+      this.#note(`${pidsOf(state.holders)} ${state.holders.length === 1 ? "has" : "have"} the lock now`);
       return this.#report(
         "stopped",
         "another gateway has started since: where a supervisor restarts it, stop it there",
@@ -277,13 +277,14 @@ function decide(picture: Picture, options: ResolvedStop): Decision {
   };
 
   if (pid !== null && !isHolder && !isListener)
-    return refuse(`pid ${pid} neither holds the lock nor listens on the port: ${judge(picture, null, options).next}`);
+    return refuse(`pid ${pid} neither holds the lock nor listens on the port: ${whatElse(picture, options)}`);
   if (pid !== null && force)
     return agree({ asked: [pid], all: isHolder ? state.holders : [pid], isStranger: !isHolder });
 
   const { listeners } = picture;
+  if (picture.stateDir.kind === "no-directory") return refuse(judge(picture, null, options).next);
   if (state.locked === false && picture.locked !== false)
-    return refuse(`nobody has the state directory ${state.path}: ${judge(picture, null, options).next}`);
+    return refuse(`nobody has the state directory ${state.path}: ${whatElse(picture, options)}`);
   if (state.locked === false && listeners.length === 0)
     return { outcome: "none", next: describeRest(picture), evidence };
   const [stranger] = strangersIn({ ...picture, holders: state.holders });
@@ -294,7 +295,17 @@ function decide(picture: Picture, options: ResolvedStop): Decision {
   }
   if (state.locked !== true || state.holders.length === 0 || listeners.some((listener) => listener.pid === null))
     return refuse(judge(picture, null, options).next);
+  if (picture.network === "another" && listeners.length === 0 && !force)
+    return refuse(
+      `the gateway (${pidsOf(state.holders)}) ${askThere(picture, "stop", options)}, or end it all the same by \`${command("stop --force", options)}\``,
+    );
   return decideByRecord(state, options, refuse, agree);
+}
+
+/** The next step for somebody who has named what is not there. */
+function whatElse(picture: Picture, options: ResolvedStop): string {
+  const { verdict, next } = judge(picture, null, options);
+  return verdict === "free" || verdict === "stale-record" ? "no gateway runs" : next;
 }
 
 /** The kernel shows who holds the lock, and nobody else listens. */
@@ -331,7 +342,7 @@ function describeEvidence(picture: Picture, { path, locked, holders, record }: S
     locked === null
       ? "it can't be seen whether the lock of"
       : locked
-        ? `${who} holds the lock of`
+        ? `${who} ${holders.length > 1 ? "hold" : "holds"} the lock of`
         : "nobody holds the lock of";
   const evidence = [`${lock} ${path}${locked === null ? " is held" : ""}, by the kernel`];
   if (record !== null) evidence.push(`the record names pid ${record.pid}, ${FATE[livenessOf(record)]}`);

@@ -106,13 +106,40 @@ itWhere(hasFlockCommand, "needs flock(1)")("split: one has the lock, another one
 it("foreign-listener: the lock is free, and somebody has the port", async () => {
   const port = await freePort();
   await listenOn(port);
-  await expectVerdict("foreign-listener", 1, ["--state-dir", temporaryDirectory(), "--port", String(port)]);
+  const stateDir = join(temporaryDirectory(), "not-there");
+  await expectVerdict(
+    "foreign-listener",
+    1,
+    ["--state-dir", stateDir, "--port", String(port)],
+    [
+      new RegExp(`^state +${stateDir} \\(does not exist yet\\)$`, "m"),
+      new RegExp(`^next .*no lock of ${stateDir}: .* name that with --state-dir; otherwise .*, or end it$`, "m"),
+    ],
+  );
 });
 
 it("stale-record: what a killed gateway has left", async () => {
   const port = await freePort();
   const stateDir = stateWithRecord(recordOf({ pid: await deadPid(), port }));
   await expectVerdict("stale-record", 3, ["--state-dir", stateDir], [/^record +pid \d+, ready/m]);
+  const torn = stateWithRecord(Buffer.from('{"pid":1'));
+  await expectVerdict(
+    "stale-record",
+    3,
+    ["--state-dir", torn, "--port", String(port)],
+    [/^record +torn, can't be read$/m, /^next .*takes over \/.*\.lock \(its record is torn, and can't be read\)$/m],
+  );
+});
+
+it("unknown: a file in the place of the state directory", async () => {
+  const file = join(temporaryDirectory(), "file");
+  writeFileSync(file, "");
+  await expectVerdict(
+    "unknown",
+    4,
+    ["--state-dir", file, "--port", String(await freePort())],
+    [new RegExp(`^state +${file} \\(is not a directory\\)$`, "m")],
+  );
 });
 
 itWhere(canRunAsOtherUser, "needs root, and a package that others may read")(
@@ -128,6 +155,7 @@ itWhere(canRunAsOtherUser, "needs root, and a package that others may read")(
     const { code, stdout, stderr } = await run(args, asOtherUser);
     expect({ code, stderr }).toEqual({ code: 4, stderr: "" });
     expect(stdout).toMatch(/^listener +127.*, by a process that this user can't see$/m);
+    expect(stdout).toMatch(/^owner +can't be read by this user \(EACCES\)$/m);
   },
 );
 

@@ -288,11 +288,17 @@ describe("lock-file", () => {
       chownSync(options.stateDir, OTHER_UID, OTHER_UID);
       const gateway = startGateway(options, asOtherUser);
       await gateway.next("serving");
+      // Root sees a service in a directory of its own.
+      const seenByRoot = await findingOf("lock-file", options);
+      expectFine(seenByRoot);
+      expect(seenByRoot.evidence).toContain(`held by pid ${gateway.pid} of another user (${OTHER_UID})`);
+      chownSync(options.stateDir, 0, 0);
       expectFault(
         await findingOf("lock-file", options),
         `held by pid ${gateway.pid} of another user \\(${OTHER_UID}\\)`,
         /as that user/,
       );
+      chownSync(options.stateDir, OTHER_UID, OTHER_UID);
       expectFine(pick("lock-file", diagnoseElsewhere(options, asOtherUser)));
       gateway.send("close");
       await gateway.next("done");
@@ -309,6 +315,17 @@ describe("lock-file", () => {
       chmodSync(join(options.stateDir, "locks"), 0o755);
       const finding = pick("lock-file", diagnoseElsewhere(options, asOtherUser));
       expectFault(finding, /held by a process that this user can't see/, /as root/);
+      expect(pick("record", diagnoseElsewhere(options, asOtherUser))).toMatchObject({
+        ok: null,
+        evidence: expect.stringMatching(/can't be read by this user: .*\(EACCES\)/),
+      });
+      // What can't be looked for is not missed.
+      chmodSync(join(options.stateDir, "locks"), 0o700);
+      expect(pick("lock-file", diagnoseElsewhere(options, asOtherUser))).toMatchObject({
+        ok: null,
+        next: expect.not.stringContaining("ended"),
+      });
+      chmodSync(join(options.stateDir, "locks"), 0o755);
       await gateway.close();
       expectFine(pick("lock-file", diagnoseElsewhere(options, asOtherUser)));
     },

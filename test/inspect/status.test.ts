@@ -17,8 +17,8 @@ import {
   itWhere,
 } from "../support/capabilities.ts";
 import { acquire, deadPid, listenOn, recordOf, startTimeOf } from "../support/gateways.ts";
-import { inspect, startHolder, startReady, startStranger } from "../support/inspections.ts";
-import { asOtherUser, canRunAsOtherUser, flockCommandGets } from "../support/locks.ts";
+import { inspect, startElsewhere, startHolder, startReady, startStranger } from "../support/inspections.ts";
+import { asOtherUser, canRunAsOtherUser, flockCommandGets, seesAllLocks } from "../support/locks.ts";
 import { fixturePath, startFixture, startGateway, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 
@@ -333,6 +333,20 @@ itWithOtherUser("says unknown to a user who sees neither the holder nor the reco
   });
 });
 
+itWhere(canRunAsOtherUser && seesAllLocks, "needs root in the initial pid namespace")(
+  "says unknown, not starting, where the record that has the port can't be read",
+  async () => {
+    const { port: _, ...options } = await aGateway();
+    chmodSync(join(options.stateDir, ".."), 0o711);
+    await startReady({ ...options, port: await freePort() });
+    for (const given of [{}, { port: await freePort() }])
+      expect(await asSeenByAnother({ ...options, ...given })).toMatchObject({
+        ...{ verdict: "unknown", exitCode: 4, lock: { locked: true, holders: [] }, listener: [] },
+        next: expect.stringMatching(/its port stands in a record that this user can't read \(EACCES/),
+      });
+  },
+);
+
 async function lockPathsOf(options: InspectOptions): Promise<readonly string[]> {
   return (await inspectGateway(options)).lock.paths;
 }
@@ -391,6 +405,38 @@ itWithNamespaces(
     expect(await report([])).toMatchObject({ verdict: "unknown" });
   },
 );
+
+itWithNamespaces("says unknown, not starting, of a gateway in another network namespace", async () => {
+  const options = await aGateway();
+  const owner = await startElsewhere(options);
+  await owner.do("publish", { fields: { port: options.port, phase: "ready" } });
+  const unknown = { verdict: "unknown", exitCode: 4, lock: { holders: [owner.pid] } };
+  const report = await inspect(options);
+  expect(report).toMatchObject({ ...unknown, listener: [] });
+  expect(report.next).toContain(`nsenter -t ${owner.pid} -n gateway-lock status --state-dir ${options.stateDir}`);
+  // Who has the port here is in nobody's way there.
+  await startStranger(options.port);
+  expect(await inspect(options)).toMatchObject(unknown);
+});
+
+it("says unknown of a state directory that is none", async () => {
+  const options = await aGateway();
+  writeFileSync(options.stateDir, "");
+  expect(await inspect(options)).toMatchObject({
+    ...{ verdict: "unknown", exitCode: 4 },
+    next: expect.stringContaining(`${options.stateDir} is not a directory`),
+  });
+});
+
+it("has one wait for a gateway that has its port and has not said that it is ready", async () => {
+  const options = await aGateway();
+  const gateway = startGateway(options);
+  await gateway.next("serving");
+  process.kill(gateway.pid, "SIGSTOP");
+  const { verdict, next } = await inspect({ ...options, health: { timeout: 200 } });
+  expect(verdict).toBe("unhealthy");
+  expect(next).toMatch(/has not said that it is ready yet \(.*within 200ms\): wait by `gateway-lock wait --for ready /);
+});
 
 itWhere(isRoot, "needs root")("looks at both places of a config's lock, and shows the one that is used", async () => {
   const base = temporaryDirectory();

@@ -7,9 +7,9 @@ import { inspectGateway } from "../../lib/inspect/status.ts";
 import { stopGateway } from "../../lib/inspect/stop.ts";
 import { native } from "../../lib/native.ts";
 import type { GatewayOptions, StopOptions } from "../../lib/options.ts";
-import { hasPython, hasStrace, isLinux, itWhere } from "../support/capabilities.ts";
+import { canUnshareNet, canUnshareUser, hasPython, hasStrace, isLinux, itWhere } from "../support/capabilities.ts";
 import { acquire, deadPid, recordOf, startTimeOf } from "../support/gateways.ts";
-import { reap, startHolder, startReady, startStranger, traceOf } from "../support/inspections.ts";
+import { reap, startElsewhere, startHolder, startReady, startStranger, traceOf } from "../support/inspections.ts";
 import { asOtherUser, canRunAsOtherUser } from "../support/locks.ts";
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
@@ -93,13 +93,36 @@ it("waits for a hung owner as long as it was told, and with force ends it", asyn
   const patient = await stopGateway({ ...options, timeout: NOT_LONG });
   expect(patient).toMatchObject({ outcome: "refused", exitCode: 1, pids: [gateway.pid], signal: "SIGTERM" });
   expect(patient.ms).toBeGreaterThanOrEqual(NOT_LONG);
-  expect(patient.evidence.at(-1)).toBe(`after ${NOT_LONG}ms pid ${gateway.pid} still there`);
+  expect(patient.evidence.at(-1)).toBe(`after ${NOT_LONG}ms pid ${gateway.pid} is still there`);
   expect(patient.next).toContain("stop --force");
   expect(isAlive(gateway.pid)).toBe(true);
 
   const forced = await stopGateway({ ...options, force: true, timeout: NOT_LONG });
   expect(forced).toMatchObject({ outcome: "stopped", exitCode: 0, pids: [gateway.pid], signal: "SIGKILL" });
   expect(await gateway.exited).toMatchObject({ signal: "SIGKILL" });
+});
+
+itWhere(canUnshareUser && canUnshareNet, "needs user namespaces")(
+  "ends a gateway in another network namespace only with force, because its port can't be compared",
+  async () => {
+    const options = await aGateway();
+    const owner = await startElsewhere(options);
+    await owner.do("publish", { fields: { port: options.port, phase: "ready" } });
+    const refused = await stopGateway(options);
+    expect(refused).toMatchObject({ outcome: "refused", pids: [] });
+    expect(refused.next).toContain(`nsenter -t ${owner.pid} -n gateway-lock stop --state-dir`);
+    expect(await stopGateway({ ...options, force: true })).toMatchObject({ outcome: "stopped", pids: [owner.pid] });
+  },
+);
+
+it("says once that no gateway runs, and never of a file that nothing runs there", async () => {
+  const options = await aGateway();
+  expect((await stopGateway({ ...options, pid: process.pid })).next).toMatch(/on the port: no gateway runs$/);
+  writeFileSync(options.stateDir, "");
+  expect(await stopGateway(options)).toMatchObject({
+    outcome: "refused",
+    next: expect.stringContaining("is not a directory"),
+  });
 });
 
 it("names a foreign listener and leaves it alone, unless force repeats its pid", async () => {
@@ -179,7 +202,7 @@ it("ends a child that has inherited the lock only with force, after its parent",
   reap(child);
   const gentle = await stopGateway({ ...options, timeout: NOT_LONG });
   expect(gentle).toMatchObject({ outcome: "refused", pids: [owner.pid], signal: "SIGTERM" });
-  expect(gentle.evidence.at(-1)).toContain(`pid ${child} still there`);
+  expect(gentle.evidence.at(-1)).toContain(`pid ${child} is still there`);
   await owner.process.exited;
   // Its parent is gone: the record proves nothing any more.
   const alone = await stopGateway({ ...options, timeout: NOT_LONG });

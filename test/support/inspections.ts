@@ -7,14 +7,15 @@ import { expect, onTestFinished } from "vitest";
 import type { GatewayReport } from "../../lib/inspect/report.ts";
 import { inspectGateway } from "../../lib/inspect/status.ts";
 import type { InspectOptions } from "../../lib/options.ts";
-import { type FixtureEvent, fixturePath, startFixture, startGateway, TestProcess } from "./processes.ts";
+import { type FixtureEvent, fixturePath, startGateway, TestProcess } from "./processes.ts";
 
 /** A process of test/fixtures/inspect-owner.mjs. */
 export class PartialOwner {
   readonly process: TestProcess;
 
-  constructor(options: unknown) {
-    this.process = startFixture("inspect-owner.mjs", { options });
+  constructor(options: unknown, prefix: readonly string[] = []) {
+    const [command = "", ...args] = [...prefix, process.execPath, fixturePath("inspect-owner.mjs")];
+    this.process = new TestProcess(command, [...args, JSON.stringify({ options })]);
   }
 
   get pid(): number {
@@ -30,6 +31,13 @@ export class PartialOwner {
 /** A process that has taken the locks and no more. */
 export async function startHolder(options: unknown): Promise<PartialOwner> {
   const owner = new PartialOwner(options);
+  await owner.do("lock");
+  return owner;
+}
+
+/** The same in another network namespace. */
+export async function startElsewhere(options: unknown): Promise<PartialOwner> {
+  const owner = new PartialOwner(options, ["unshare", "--user", "--map-root-user", "--net"]);
   await owner.do("lock");
   return owner;
 }

@@ -40,7 +40,8 @@ export async function checkLockFile({ picture }: Scene): Promise<Answer> {
     }
     const file = files.find(({ locked }) => locked === true) ?? there[0];
     const path = file?.path ?? resource.lockPath;
-    if (file?.locked === true) tell(path, heldBy(file));
+    if (file?.locked === true) tell(path, heldBy(file, resource));
+    else if (files.some(({ unreadable }) => unreadable !== null)) hidden.push(path);
     else if (itself?.locked === true)
       tell(path, wiped(`${describeHolders(itself.holders)}, who has ${itself.path} locked`));
     else if (isMissed(resource, seen))
@@ -111,14 +112,15 @@ function outOfSight({ pidNamespace }: OwnerRecord): Remark {
   };
 }
 
-function heldBy({ holders, record }: SeenLock): Remark {
+function heldBy({ holders, record }: SeenLock, { path, isDirectory }: Resource): Remark {
   if (holders.length === 0) {
     const who = isElsewhere(record)
       ? `a process of another pid namespace (${record.pidNamespace}), a container say`
       : "a process that this user can't see: another user's, or one in another pid namespace";
     return { what: `held by ${who}`, next: ON_THE_HOST };
   }
-  const isForeign = holders.some((pid) => strangenessOf(pid) !== "");
+  const owner = lookAt(isDirectory ? path : dirname(path))?.uid;
+  const isForeign = holders.some((pid) => strangenessOf(pid, owner) !== "");
   const next = "look as that user, or in that container; only root or that user can end it";
   return { what: `held by ${describeHolders(holders)}`, next: isForeign ? next : null };
 }
@@ -128,13 +130,16 @@ function describeHolders(pids: readonly number[]): string {
   return pids.map((pid) => `pid ${pid}${strangenessOf(pid)}`).join(", ");
 }
 
-/** What of a process is not as it is with us, in words. */
-function strangenessOf(pid: number): string {
+/** What of a process is not as it is with us, in words. To root, a user in a directory of its own is no stranger. */
+function strangenessOf(pid: number, owner?: number): string {
   const user = attempt(() => /^Uid:\s+\d+\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) ?? null;
+  const us = process.geteuid?.();
   const namespace = attempt(() => statSync(`/proc/${pid}/ns/pid`).ino);
   const ours = attempt(() => statSync("/proc/self/ns/pid").ino);
   const parts = [
-    ...(user !== null && Number(user) !== process.geteuid?.() ? [`of another user (${user})`] : []),
+    ...(user !== null && Number(user) !== us && !(us === 0 && Number(user) === owner)
+      ? [`of another user (${user})`]
+      : []),
     ...(namespace !== null && namespace !== ours ? ["in another pid namespace"] : []),
   ];
   return parts.length === 0 ? "" : ` ${parts.join(", ")}`;
@@ -145,11 +150,16 @@ export async function checkRecord({ readings, options, resources, picture }: Sce
   const seen = await picture().catch(() => null);
   const evidence: string[] = [];
   const problems: Problem[] = [];
+  const hidden: string[] = [];
   const told = new Set<string>();
   for (const reading of seen?.locks.filter(({ isFile }) => isFile) ?? readings) {
-    const { path, record, torn, resource } = reading;
+    const { path, record, torn, unreadable, resource } = reading;
     const locks = seen?.locks.filter((lock) => lock.resource.path === resource.path) ?? [];
     const isHeld = locks.some(({ locked }) => locked === true);
+    if (unreadable !== null) {
+      hidden.push(`${path} (${unreadable})`);
+      continue;
+    }
     if (record === null) {
       problems.push(...withoutRecord(reading, torn, isHeld));
       continue;
@@ -167,6 +177,8 @@ export async function checkRecord({ readings, options, resources, picture }: Sce
       evidence.push(`${name} is whole; whether its owner is there can't be seen from here`);
     } else problems.push(orphaned(name, record));
   }
+  if (hidden.length > 0 && problems.length === 0)
+    return unchecked(`what stands there can't be read by this user: ${hidden.join(", ")}`, ON_THE_HOST);
   return answer(evidence.length === 0 ? ["there is none"] : evidence, problems);
 }
 

@@ -14,7 +14,8 @@ import { type Answer, answer, type Problem, type Scene, unchecked } from "./scen
 const NO_PORT: Answer = answer(["the kernel chooses the port at the start"]);
 const WILDCARDS: readonly string[] = ["0.0.0.0", "::"];
 const LOOK = "look as root, or as the gateway's user";
-const SETTLE = "stop that process, or give the gateway another port";
+const SETTLE = "give the gateway another port, or stop that process";
+const NAME_OR_SETTLE = `if it is a gateway of another state directory, name that (--state-dir); otherwise ${SETTLE}`;
 
 /** The port in question; `null` while the kernel has not chosen it. */
 function portOf(options: Scene["options"], owner: Picture["owner"]): number | null {
@@ -116,7 +117,7 @@ function heldBy(stranger: SeenListener, isLocked: boolean): Problem {
   const lock = isLocked ? "while another process holds the lock" : "and is no gateway of ours: nobody holds the lock";
   return {
     evidence: `${describe(stranger)} listens on ${at(stranger.address, stranger.port)}, ${lock}`,
-    next: SETTLE,
+    next: isLocked ? SETTLE : NAME_OR_SETTLE,
   };
 }
 

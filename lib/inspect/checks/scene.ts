@@ -12,6 +12,8 @@ export interface Reading {
   readonly path: string;
   readonly record: OwnerRecord | null;
   readonly torn: boolean;
+  /** Why this user can't read it; `null` where it was read, or is not there. */
+  readonly unreadable: string | null;
 }
 
 /** The gateway in question, as far as it can be told without the addon. */
