@@ -1,4 +1,4 @@
-// `gateway-lock doctor`: every check with its evidence, and what to mend.
+// `gateway-lock doctor`: every check with its evidence, and the next step.
 
 import { EXIT } from "../errors.ts";
 import { diagnose, type Finding } from "../inspect/doctor.ts";
@@ -28,13 +28,16 @@ function format(findings: readonly Finding[], faults: number): string {
     return { label: `${word} ${check}`, colour, lines: next === null ? [evidence] : [evidence, `next: ${next}`] };
   });
   const hidden = findings.some(({ ok }) => ok === null) ? ", as far as this user can see" : "";
-  const summary = faults === 0 ? paint("green", `all good${hidden}`) : paint("red", `${faults} to mend`);
+  const summary =
+    faults === 0
+      ? paint("green", `all good${hidden}`)
+      : paint("red", `${faults} ${faults === 1 ? "finding" : "findings"}`);
   return `${summary}\n\n${table(rows)}`;
 }
 
 /** What begins a line, by `ok`. */
 const WORDS: Readonly<Record<"true" | "false" | "null", readonly [word: string, Colour]>> = {
   true: ["ok   ", "green"],
-  false: ["MEND ", "red"],
+  false: ["NOTE ", "red"],
   null: ["?    ", "yellow"],
 };

@@ -2,10 +2,10 @@
 
 import { EXIT } from "../errors.ts";
 import { inspectGateway } from "../inspect/status.ts";
-import { DEFAULT_HEALTH_TIMEOUT, type HealthReport, probe } from "../listener/health.ts";
+import { DEFAULT_HEALTH_PATH, DEFAULT_HEALTH_TIMEOUT, type HealthReport, probe } from "../listener/health.ts";
 import { checkDeadline } from "../options.ts";
 import { type CommandOptions, checked, UsageError } from "./options.ts";
-import { formatHealth, meaningOf } from "./status.ts";
+import { formatHealth, isGone, NOT_RUNNING } from "./status.ts";
 import { paint, print, printJson, type Row, table } from "./terminal.ts";
 
 /** What `gateway-lock probe --json` prints, beside `ok` and `exitCode`. */
@@ -30,21 +30,36 @@ export async function probeCommand(options: CommandOptions, url: string | null):
 async function ask({ gateway, health, named }: CommandOptions, target: Target | null): Promise<ProbeReport> {
   const timeout = health.timeout ?? checked(() => checkDeadline("--timeout", gateway.timeout, DEFAULT_HEALTH_TIMEOUT));
   const path = health.path ?? target?.path;
-  if (target !== null && !named) {
-    const next =
-      "anybody might have answered: name the gateway (--profile, --state-dir), and only its owner is believed";
-    return { url: target.origin, ownerId: null, health: await askAt(target.origin, null), next };
-  }
+  if (target !== null && !named)
+    return await askAt(
+      target.origin,
+      null,
+      "anybody might have answered: name the gateway (--profile, --state-dir), and only its owner is believed",
+    );
   const report = await inspectGateway({ ...gateway, health: { path, timeout } });
   const ownerId = report.lock.locked === false ? null : (report.owner?.ownerId ?? null);
-  if (ownerId === null) return { url: null, ownerId, health: null, next: `${meaningOf(report)}; ${report.next}` };
-  if (target === null) return { url: report.owner?.url ?? null, ownerId, health: report.health, next: report.next };
-  return { url: target.origin, ownerId, health: await askAt(target.origin, ownerId), next: report.next };
+  if (ownerId === null) return { url: null, ownerId, health: null, next: isGone(report) ? NOT_RUNNING : report.next };
+  if (target !== null) return await askAt(target.origin, ownerId, report.next);
+  const isMute = report.verdict === "expected" && report.health?.ok === false;
+  const next = isMute ? routeHealth(path) : report.next;
+  return { url: report.owner?.url ?? null, ownerId, health: report.health, next };
 
-  async function askAt(origin: string, owner: string | null): Promise<HealthReport> {
-    const { ok, status, ms, error } = await probe(origin, owner, { path, timeout });
-    return { ok, status, ms, error };
+  async function askAt(origin: string, owner: string | null, nextIfWell: string): Promise<ProbeReport> {
+    const { contradicts, ...found } = await probe(origin, owner, { path, timeout });
+    const nextIfNot = contradicts ? nextAfter(found) : routeHealth(path);
+    return { url: origin, ownerId: owner, health: found, next: found.ok ? nextIfWell : nextIfNot };
   }
+}
+
+function routeHealth(path: string = DEFAULT_HEALTH_PATH): string {
+  return `it answers ${path} with no health document: route gateway.healthz there, or name the right path (--health-path)`;
+}
+
+/** Of whom the answer, or that there is none, speaks against. */
+function nextAfter({ status }: HealthReport): string {
+  return status === null
+    ? "start the gateway, or name the address where it listens; `gateway-lock status` says where that is"
+    : "look at the log of whoever answers there; `gateway-lock status` says whether that is the gateway";
 }
 
 function format(ok: boolean, { url, ownerId, health, next }: ProbeReport): string {

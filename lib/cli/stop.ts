@@ -1,6 +1,7 @@
 // `gateway-lock stop`: ends the owner, and nobody else.
 
 import { type StopReport, stopGateway } from "../inspect/stop.ts";
+import { pidsOf } from "../inspect/verdict.ts";
 import type { CommandOptions } from "./options.ts";
 import { type Colour, paint, print, printJson, type Row, table, watch } from "./terminal.ts";
 
@@ -21,6 +22,12 @@ function format({ outcome, pids, signal, ms, evidence, next }: StopReport): stri
     { label: "evidence", lines: evidence },
     { label: "next", lines: next === "" ? [] : [next] },
   ];
-  const detail = outcome === "stopped" ? `: pid ${pids.join(", ")}, by ${signal} in ${Math.round(ms)} ms` : "";
-  return `${paint(OUTCOMES[outcome], outcome)}${detail}\n\n${table(rows)}`.trimEnd();
+  const who = pidsOf(pids);
+  const [word, detail] =
+    outcome === "stopped"
+      ? [outcome, `: ${who}, by ${signal} in ${ms} ms`]
+      : signal === null
+        ? [outcome, ""]
+        : ["still running", `: ${signal} to ${who} has not ended it in ${ms} ms`];
+  return `${paint(OUTCOMES[outcome], word)}${detail}\n\n${table(rows)}`.trimEnd();
 }

@@ -9,6 +9,9 @@ import { ask } from "./status.ts";
 import { isUnlockedOwner, judge } from "./verdict.ts";
 import { Wakeups } from "./wakeups.ts";
 
+/** For how long an answer is waited for that is asked for shortly before the timeout. ms */
+const LAST_ANSWER = 100;
+
 /**
  * Waits for a gateway to be gone or to be ready. The end of a holder is told by the kernel, a change of the record by a watch on its
  * directory; both are made sure of twice a second. Resolves with `null` at the timeout, with the report of what was waited for
@@ -18,6 +21,7 @@ import { Wakeups } from "./wakeups.ts";
  */
 export async function waitForGateway(options: WaitOptions): Promise<GatewayReport | null> {
   const { goal, timeout, signal, onChange, ...inspection } = resolveWaitOptions(options);
+  const { health: question } = inspection;
   signal?.throwIfAborted();
   const deadline = performance.now() + timeout;
   const wakeups = new Wakeups();
@@ -33,7 +37,10 @@ export async function waitForGateway(options: WaitOptions): Promise<GatewayRepor
       wakeups.follow(picture.holders, filesIn(picture));
       // A gateway that gets ready while it is asked would be heard only when the question has timed out.
       const change = wakeups.nextSignal();
-      const health = goal === "ready" ? await ask(picture, inspection, change) : null;
+      const left = Math.max(deadline - performance.now(), LAST_ANSWER);
+      const patience = timeout === 0 ? question.timeout : Math.min(question.timeout, left);
+      const asked = { ...inspection, health: { ...question, timeout: Math.ceil(patience) } };
+      const health = goal === "ready" ? await ask(picture, asked, change) : null;
       if (health === null || health.ok || !change.aborted) {
         const report = judge(picture, health, inspection);
         const seen = report.verdict + keyOf(picture);

@@ -1,12 +1,15 @@
 // `gateway-lock probe`, `wait`, `stop`, `doctor` and `profiles`: what they print and how they exit.
 
+import { spawnSync } from "node:child_process";
 import { mkdirSync, symlinkSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
-import { Command, run, runForJson } from "../support/commands.ts";
-import { listenOn } from "../support/gateways.ts";
+import { hasIPv6, hasPython, itWhere } from "../support/capabilities.ts";
+import { CLI, Command, run, runForJson } from "../support/commands.ts";
+import { acquire, listenOn } from "../support/gateways.ts";
+import { startStranger } from "../support/inspections.ts";
 import { startFixture, startGateway, type TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
@@ -62,6 +65,29 @@ it("probe with a URL and no gateway's name asks anybody, and says so", async () 
   expect((await runForJson(["probe", unwell])).json).toMatchObject({ ok: false, exitCode: 1, health: { status: 503 } });
   const { stdout } = await run(["probe", `${well}/custom?deep=1`]);
   expect(stdout).toMatch(/^healthy\n[\s\S]*^identity +not checked$[\s\S]*anybody might have answered/m);
+});
+
+it("probe says what to do about an answer that is no health document, and about none", async () => {
+  const mute = await answerWith(200, {});
+  expect((await runForJson(["probe", mute])).json).toMatchObject({
+    ok: false,
+    next: expect.stringMatching(/^it answers \/healthz with no health document: route gateway\.healthz/),
+  });
+  const refused = await runForJson(["probe", `http://127.0.0.1:${await freePort()}`]);
+  expect(refused.json.next).toMatch(/^start the gateway, or name the address/);
+});
+
+it("probe does not say that there is nothing to do, of an owner without a health endpoint", async () => {
+  const options = { stateDir: temporaryDirectory(), port: await freePort() };
+  const gateway = await acquire(options);
+  await gateway.listen(createServer((_, response) => response.writeHead(404).end()));
+  const args = ["probe", "--state-dir", options.stateDir, "--health-path", "/well"];
+  const { json } = await runForJson(args);
+  expect(json).toMatchObject({
+    ok: false,
+    health: { status: 404 },
+    next: expect.stringMatching(/^it answers \/well /),
+  });
 });
 
 it("probe gives up in the time that it is given", async () => {
@@ -122,7 +148,23 @@ it("wait says at the timeout what it has seen, and exits with 124", async () => 
     String(await freePort()),
   ]);
   expect(ended).toMatchObject({ code: 124, stdout: "" });
-  expect(ended.stderr).toMatch(/^gateway-lock: not ready after \d+ ms: no gateway runs; .+\n$/);
+  expect(ended.stderr).toMatch(/^gateway-lock: not ready after \d+ ms: no gateway runs; start it, or look .+\n$/);
+});
+
+it("wait --for free warns of a stranger, at whom the next start fails", async () => {
+  const port = await freePort();
+  await listenOn(port);
+  const ended = await run(["wait", "--for", "free", "--state-dir", temporaryDirectory(), "--port", String(port)]);
+  expect(ended).toMatchObject({ code: 0, stdout: expect.stringMatching(/^foreign-listener: /) });
+  expect(ended.stderr).toMatch(new RegExp(`^gateway-lock: pid ${process.pid} .*another port`));
+});
+
+it("wait --for free says at the timeout how the gateway ends", async () => {
+  const stateDir = temporaryDirectory();
+  await serve({ stateDir, port: await freePort() });
+  const { stderr } = await run(["wait", "--for", "free", "--state-dir", stateDir, "--timeout", "20"]);
+  expect(stderr).toMatch(/^gateway-lock: not free after \d+ ms: .*gateway-lock stop/);
+  expect(stderr).not.toContain("nothing to do");
 });
 
 it("stop ends the owner, and nobody else", async () => {
@@ -142,7 +184,12 @@ it("stop says in words whom it has stopped, and with --force by what", async () 
 
   const refused = await run(["stop", "--state-dir", stateDir, "--timeout", "50"]);
   expect(refused).toMatchObject({ code: 1, stderr: "" });
-  expect(refused.stdout).toMatch(/^refused\n\nevidence {2}[\s\S]*^next +.*--force/m);
+  expect(refused.stdout).toMatch(
+    new RegExp(
+      `^still running: SIGTERM to pid ${gateway.pid} has not ended it in \\d+ ms\n\nevidence  [^]*^next +.*--force`,
+      "m",
+    ),
+  );
   const forced = await run(["stop", "--state-dir", stateDir, "--timeout", "50", "--force"]);
   expect(forced).toMatchObject({ code: 0, stderr: "" });
   expect(forced.stdout).toMatch(new RegExp(`^stopped: pid ${gateway.pid}, by SIGKILL in \\d+ ms\n`));
@@ -160,6 +207,25 @@ it("stop names a stranger on the port, and leaves it alone", async () => {
   expect(stdout).toContain(String(process.pid));
 });
 
+itWhere(hasPython && hasIPv6, "needs Python and IPv6")(
+  "stop prints a command that does what it says, with all that says which gateway is meant",
+  async () => {
+    const base = join(temporaryDirectory(), "it's here");
+    const port = await freePort();
+    const stranger = await startStranger(port, { host: "::1" });
+    const places = ["--state-dir", join(base, "state"), "--config", join(base, "my.json"), "--lock-dir", base];
+    const { json } = await runForJson(["stop", ...places, "--host", "::1", "--port", `${port}`, "--scheme", "http"]);
+    expect(json).toMatchObject({ outcome: "refused", pids: [] });
+
+    const printed = /`gateway-lock ([^`]*)`/.exec(json.next)?.[1];
+    expect(printed).toMatch(/^stop --force --pid \d+ .*--config .*--scheme http .*--lock-dir /);
+    const repeated = spawnSync("sh", ["-c", `exec "$0" "$1" ${printed}`, process.execPath, CLI], { encoding: "utf8" });
+
+    expect(repeated.stdout).toMatch(new RegExp(`^stopped: pid ${stranger.pid}, by SIGTERM`));
+    expect(repeated.status).toBe(0);
+  },
+);
+
 it("doctor answers with every check: 0 where all is good, 1 where something is to be mended", async () => {
   const stateDir = temporaryDirectory();
   // Above the ports of other tests, which would have those that are derived from it, and below the ephemeral range.
@@ -176,7 +242,7 @@ it("doctor answers with every check: 0 where all is good, 1 where something is t
   expect(bad.json).toMatchObject({ ok: false, exitCode: 1 });
   expect(bad.json.findings).toContainEqual(expect.objectContaining({ check: "port-owner", ok: false }));
   expect((await run(["doctor", "--state-dir", stateDir, "--port", String(port)])).stdout).toMatch(
-    /^\d+ to mend\n[\s\S]*^MEND +port-owner +\S.*\n +next: \S/m,
+    /^\d+ findings?\n[\s\S]*^NOTE +port-owner +\S.*\n +next: \S/m,
   );
 });
 

@@ -302,7 +302,9 @@ describe("supervisor", () => {
       evidence: "this process was started by pm2 (set: pm_id)",
     });
     const container = { KUBERNETES_SERVICE_HOST: "10.96.0.1" };
-    expect(findingWith(container, options).evidence).toContain("by kubernetes, which does not watch over it (set: KUB");
+    expect(findingWith(container, options).evidence).toContain(
+      "inside a Kubernetes pod, not as pid 1: nothing restarts it (set: KUB",
+    );
     const gateway = startGateway(options, { env: { PATH: process.env.PATH, GATEWAY_LOCK_SUPERVISOR: "schtasks" } });
     await gateway.next("serving");
     expect(findingWith({ GATEWAY_LOCK_SUPERVISOR: "none" }, options).evidence).toBe(

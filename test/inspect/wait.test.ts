@@ -68,6 +68,15 @@ it("takes the record's word where there is no health endpoint, and nobody's whil
   expect(await again).toMatchObject({ verdict: "expected" });
 });
 
+it("gives an answer no more time than is left", async () => {
+  const options = await aGateway();
+  const gateway = await startReady(options);
+  process.kill(gateway.pid, "SIGSTOP");
+  const started = performance.now();
+  expect(await waitForGateway({ ...options, for: "ready", timeout: 100, health: { timeout: 30_000 } })).toBe(null);
+  expect(performance.now() - started).toBeLessThan(15_000);
+});
+
 it("does not wait for an answer that nobody will give while the record says something new", async () => {
   const options = await aGateway();
   const gateway = await acquire(options);

@@ -2,6 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { EXIT } from "../../errors.ts";
+import type { Supervisor } from "../../lock/record.ts";
 import type { IsolationFinding } from "../../profile/isolation.ts";
 import { detectSupervisor, isSupervised, SUPERVISORS } from "../../supervisor/detect.ts";
 import { type Answer, answer, type Problem, type Scene } from "./scene.ts";
@@ -33,6 +34,11 @@ const TRACES: readonly string[] = [
   "pm_id",
   "KUBERNETES_SERVICE_HOST",
 ];
+/** What watches over its first process alone. */
+const PLACES: Readonly<Partial<Record<Supervisor, string>>> = {
+  docker: "Docker container",
+  kubernetes: "Kubernetes pod",
+};
 const SYSTEMCTL_DEADLINE = 2000; // ms
 
 /** Who started this process and the owner, and whether that would start a duplicate for ever. */
@@ -41,8 +47,14 @@ export async function checkSupervisor({ readings, picture }: Scene): Promise<Ans
   const problems: Problem[] = [];
   const here = detectSupervisor(env);
   const traces = TRACES.filter((name) => env[name] !== undefined);
+  const set = traces.length === 0 ? "" : ` (set: ${traces.join(", ")})`;
+  const place = here === null || isSupervised(env) ? undefined : PLACES[here];
   const by = here === null || isSupervised(env) ? (here ?? "none") : `${here}, which does not watch over it`;
-  const evidence = [`this process was started by ${by}${traces.length === 0 ? "" : ` (set: ${traces.join(", ")})`}`];
+  const evidence = [
+    place === undefined
+      ? `this process was started by ${by}${set}`
+      : `this process runs inside a ${place}, not as pid 1: nothing restarts it${set}`,
+  ];
 
   const named = (env.GATEWAY_LOCK_SUPERVISOR ?? "").trim();
   if (named !== "" && named !== "none" && !(SUPERVISORS as readonly string[]).includes(named)) {
