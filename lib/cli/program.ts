@@ -66,7 +66,7 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       .description(description)
       .addHelpText(
         "after",
-        `${COMMON}${formatExamples(examples)}\nExit codes: ${exitCodes}; and 1 for a failure, 64 for a mistake in the command line`,
+        `${COMMON}${formatExamples(examples)}\nExit codes: ${exitCodes};\n  1 for a failure, 64 for a mistake in the command line`,
       )
       .action(async (...given: unknown[]) => {
         const command = given.at(-1) as Command;
@@ -90,7 +90,7 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       ["gateway-lock run --state-dir .gateway -- node server.js", "it finds its socket at descriptor 3 (LISTEN_FDS)"],
       ["gateway-lock run --profile rescue --timeout 10000 -- python3 server.py", "give the old one 10 s to leave"],
     ],
-    "those of the program (126 if it can't be executed, 127 if it is not there); 75 a duplicate, 78 under systemd",
+    "the program's; 126 it can't be executed, 127 it is not there; 75 a duplicate, 78 under systemd",
   )
     .usage("[options] -- <program> [arguments]")
     .argument("[program...]");
