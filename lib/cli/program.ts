@@ -1,5 +1,6 @@
 // What commander is told: the commands, their options, and help with examples.
 
+import { quote } from "../errors.ts";
 import { checkPid } from "../options.ts";
 import { packageVersion } from "../version.ts";
 import { Command, Option } from "./commander.ts";
@@ -202,10 +203,6 @@ export function gatewayOptions(program: Command): string {
         .map((value) => (typeof value === "boolean" ? option.long : `${option.long} ${quote(String(value))}`)),
     )
     .join(" ");
-}
-
-function quote(text: string): string {
-  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 function formatExamples(examples: Examples): string {

@@ -5,6 +5,7 @@
 // goes on meaning the process that was verified. Where the system has no such handles, the start time is compared once more right before the
 // signal, and the report says so.
 
+import { readFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { EXIT, printable } from "../errors.ts";
 import { type Liveness, livenessOf, type OwnerRecord } from "../lock/record.ts";
@@ -273,13 +274,22 @@ function decide(picture: Picture, options: ResolvedStop): Decision {
       return refuse(
         `Windows has no SIGTERM: end it by its own means, or at once by \`${command("stop --force", options)}\``,
       );
+    const alien = pid !== null && force ? undefined : target.all.find((id) => isOfAnotherUser(id, state.path));
+    if (alien !== undefined)
+      return refuse(
+        `pid ${alien} runs as another user than the owner of ${state.path}, who may have passed the lock to it: if that is what should end, \`${command(`stop --force --pid ${alien}`, options)}\` ends it`,
+      );
     return { ...target, evidence };
   };
 
   if (pid !== null && !isHolder && !isListener)
     return refuse(`pid ${pid} neither holds the lock nor listens on the port: ${whatElse(picture, options)}`);
   if (pid !== null && force)
-    return agree({ asked: [pid], all: isHolder ? state.holders : [pid], isStranger: !isHolder });
+    return agree({
+      asked: [pid],
+      all: isHolder ? state.holders.filter((id) => id === pid || !isOfAnotherUser(id, state.path)) : [pid],
+      isStranger: !isHolder,
+    });
 
   const { listeners } = picture;
   if (picture.stateDir.kind === "no-directory") return refuse(judge(picture, null, options).next);
@@ -300,6 +310,19 @@ function decide(picture: Picture, options: ResolvedStop): Decision {
       `the gateway (${pidsOf(state.holders)}) ${askThere(picture, "stop", options)}, or end it all the same by \`${command("stop --force", options)}\``,
     );
   return decideByRecord(state, options, refuse, agree);
+}
+
+/**
+ * Descriptors can be passed to any process that takes some, and a lock goes with its descriptor: whoever may write the directory could have root end what
+ * they may not. By the effective user (proc_pid_status(5)); elsewhere nobody passes locks without a program of their own that is ended with it.
+ */
+function isOfAnotherUser(pid: number, stateDir: string): boolean {
+  try {
+    const [, user] = /^Uid:\s+\d+\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
+    return user !== undefined && Number(user) !== statSync(stateDir).uid;
+  } catch {
+    return false; // it has ended, or there is no procfs
+  }
 }
 
 /** The next step for somebody who has named what is not there. */

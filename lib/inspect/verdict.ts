@@ -1,6 +1,6 @@
 // What the evidence means: the verdict, by the contract's order, and the next step in one sentence.
 
-import { EXIT, formatUrl, printable } from "../errors.ts";
+import { EXIT, formatUrl, printable, quote } from "../errors.ts";
 import { DEFAULT_HEALTH_PATH, DEFAULT_HEALTH_TIMEOUT, type Probe } from "../listener/health.ts";
 import type { SeenListener } from "../listener/port-owner.ts";
 import { DEFAULT_HOST, DEFAULT_SCHEME, type ResolvedInspection } from "../options.ts";
@@ -220,8 +220,4 @@ export function command(words: string, options: ResolvedInspection): string {
   ];
   const parts = given.flatMap(([name, value]) => (value === null ? [] : [name, quote(`${value}`)]));
   return ["gateway-lock", words, ...parts, ...(loopbackGuard ? [] : ["--no-loopback-guard"])].join(" ");
-}
-
-function quote(text: string): string {
-  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

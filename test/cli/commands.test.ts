@@ -292,7 +292,7 @@ it("profiles shows what names come to: 0 where they are isolated, 1 where they s
   expect(shared.json.findings).toContainEqual(
     expect.objectContaining({ level: "error", kind: "state", instances: ["one", "two"] }),
   );
-  const people = await run(["profiles", "one", "one"], { env });
+  const people = await run(["profiles", "one", "two"], { env: { ...env, OPENCLAW_STATE_DIR: home } });
   expect(people).toMatchObject({ code: 1, stderr: "" });
   expect(people.stdout).toMatch(/^conflict\n[\s\S]*^error +\S/m);
 });

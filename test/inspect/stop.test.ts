@@ -1,6 +1,6 @@
 // Proves that stop ends the verified owner and nobody else, says what it found, and leaves alone whoever does not fit.
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, vi } from "vitest";
 import { inspectGateway } from "../../lib/inspect/status.ts";
@@ -10,7 +10,7 @@ import type { GatewayOptions, StopOptions } from "../../lib/options.ts";
 import { canUnshareNet, canUnshareUser, hasPython, hasStrace, isLinux, itWhere } from "../support/capabilities.ts";
 import { acquire, deadPid, recordOf, startTimeOf } from "../support/gateways.ts";
 import { reap, startElsewhere, startHolder, startReady, startStranger, traceOf } from "../support/inspections.ts";
-import { asOtherUser, canRunAsOtherUser } from "../support/locks.ts";
+import { asOtherUser, canRunAsOtherUser, OTHER_UID } from "../support/locks.ts";
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 import { startPool, threadsOf, until } from "../support/waits.ts";
@@ -348,3 +348,20 @@ it("refuses options that mean nothing", async () => {
   await expect(wrong({ force: 1 })).rejects.toMatchObject({ code: "ERR_INVALID_ARG_TYPE" });
   await expect(wrong({ froce: true })).rejects.toThrow("did you mean 'force'");
 });
+
+itWithOtherUser(
+  "leaves a holder alone that runs as another user than the directory's owner, who may have passed it the lock",
+  async () => {
+    const options = await aGateway();
+    mkdirSync(options.stateDir, { mode: 0o700 });
+    chownSync(options.stateDir, OTHER_UID, OTHER_UID);
+    const gateway = await startReady(options); // as root
+    for (const force of [false, true]) {
+      const report = await stopGateway({ ...options, force });
+      expect(report).toMatchObject({ outcome: "refused", pids: [] });
+      expect(report.next).toContain(`pid ${gateway.pid} runs as another user than the owner of ${options.stateDir}`);
+    }
+    expect(isAlive(gateway.pid)).toBe(true);
+    expect(await stopGateway({ ...options, force: true, pid: gateway.pid })).toMatchObject({ outcome: "stopped" });
+  },
+);
