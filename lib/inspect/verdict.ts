@@ -158,7 +158,7 @@ function explainUnknown(picture: Picture, who: string, options: ResolvedInspecti
 /** Of a gateway whose sockets can't be seen from here. */
 export function askThere({ owner, holders }: Picture, words: string, options: ResolvedInspection): string {
   const pid = owner !== null && holders.includes(owner.pid) ? owner.pid : holders[0];
-  return `is in another network namespace, where its port can't be seen from here: ask there, as root, by \`nsenter -t ${pid} -n ${command(words, options)}\``;
+  return `is in another network namespace, where its port can't be seen from here: as root, run \`nsenter -t ${pid} -n ${command(words, options)}\``;
 }
 
 /** An older program, or one on a filesystem that loses locks: its record is there, its process alive, and its port busy. */
