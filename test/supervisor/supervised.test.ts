@@ -132,7 +132,7 @@ const RUNNER: Environment = {
   CI: "true",
   GITHUB_ACTIONS: "true",
   RUNNER_OS: "Linux",
-  RUNNER_TEMP: "/home/runner/work/_temp",
+  RUNNER_TEMP: "/home/runner/_temp",
 };
 
 const TERMINALS: [what: string, env: Environment, recorded?: string][] = [
