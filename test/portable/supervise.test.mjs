@@ -1,6 +1,7 @@
 // A supervised start beside another gateway: left in control, waited for, or succeeded.
 
 import assert from "node:assert/strict";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { createServer } from "node:http";
 import { superviseGateway } from "gateway-lock";
 import { closed, freePort, NO_HAND_OFF, refusalOf, scenario } from "./scenes.mjs";
@@ -41,12 +42,12 @@ scenario("a supervised start succeeds one that is killed at once, not at the nex
   const options = { stateDir: scene.directory(), port: await freePort() };
   const owner = await scene.actor();
   await owner.ask("acquire", { options });
-  const check = async () => {
-    setTimeout(() => owner.kill(), 200);
-    return false;
-  };
+  const kill = () => owner.kill();
+  subscribe("gateway-lock:wait", kill);
+  scene.defer(() => unsubscribe("gateway-lock:wait", kill));
   const started = performance.now();
-  const result = await superviseGateway({ ...options, health: { check }, retry: { interval: UNHURRIED } });
+  const retry = { interval: UNHURRIED };
+  const result = await superviseGateway({ ...options, health: { check: () => false }, retry });
   scene.defer(() => result.gateway.close());
   assert.equal(result.outcome, "acquired");
   assert.ok(performance.now() - started < UNHURRIED / 2);
