@@ -4,11 +4,11 @@ import { defineConfig } from "vitest/config";
 const SPEED = "test/speed/*.test.ts";
 /** Other people's programs, which are the same on every Node: supervisors that are booted, linters of what is in examples/. */
 const LAB = ["test/supervisor/{systemd,systemd-*,pm2}.test.ts", "test/examples.test.ts"];
-/** They count threads, or have a limit of time that a neighbour's load can exceed. */
+/** They count threads, fill the table of locks of the kernel, or have a limit of time that a neighbour's load can exceed. */
 const ALONE = [
   "test/gateway-{leaving,loss,standby}.test.ts",
   "test/listener/{bind,hand-off-odd}.test.ts",
-  "test/lock/wait-*.test.ts",
+  "test/lock/{owner,wait-*}.test.ts",
 ];
 
 export default defineConfig({

@@ -57,6 +57,8 @@ export interface Picture {
 
 /** Pauses between looks. After a moment that long, the next look counts. ms */
 const PAUSES: readonly number[] = [2, 5, 10, 20, 40, 80, 160, 160];
+/** So many pauses are made before it is believed that nobody can tell whether the lock is held. */
+const PATIENT_LOOKS = 4;
 /** What sounds an alarm must have lasted. ms */
 const ALARM = 20;
 /** A process that is dying shows no descriptors any more, and may still have a lock or a port. ms */
@@ -65,11 +67,12 @@ const DYING = 100;
 /** Looks until two looks in a row agree, a bounded number of times. */
 export async function look(options: ResolvedInspection, signal: AbortSignal | null = null): Promise<Picture> {
   let picture = await lookOnce(options);
-  for (const ms of PAUSES) {
+  for (const [index, ms] of PAUSES.entries()) {
     if (provesItself(picture)) return picture;
     await pause(Math.max(ms, requiredCalm(picture)), signal);
     const next = await lookOnce(options);
-    if (agree(picture, next)) return next;
+    // While others lock and unlock a lot, the kernel's table may show too little to tell, twice in a row.
+    if (agree(picture, next) && (next.locked !== null || index >= PATIENT_LOOKS)) return next;
     picture = next;
   }
   return { ...picture, isSettled: provesItself(picture) };
