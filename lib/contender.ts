@@ -2,12 +2,21 @@
 
 import { constants } from "node:os";
 import type { Chronicle } from "./diagnostics.ts";
-import { alreadyListening, alreadyRunning, codeOf, formatUrl, type GatewayLockError, systemError } from "./errors.ts";
+import {
+  alreadyListening,
+  alreadyRunning,
+  type ConflictingResource,
+  codeOf,
+  formatUrl,
+  type GatewayLockError,
+  printable,
+  systemError,
+} from "./errors.ts";
 import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { type FileLock, type InheritedLocks, waitForLock } from "./lock/file-lock.ts";
 import { type Advance, LockSet, type Refusal } from "./lock/lock-set.ts";
-import { endpointOf, livenessOf, type OwnerRecord, readRecord } from "./lock/record.ts";
+import { endpointOf, livenessOf, type OwnerRecord, readRecord, whereaboutsOf } from "./lock/record.ts";
 import { type Resource, resolveResources } from "./lock/resources.ts";
 import { pause } from "./lock/wait.ts";
 import { LOCK_SYSCALL, native } from "./native.ts";
@@ -109,32 +118,52 @@ async function describeListening(
   scheme: Scheme,
 ): Promise<GatewayLockError | null> {
   const endpoint = endpointOf(owner, scheme);
-  if (endpoint === null || livenessOf(owner) === "gone") return null;
+  const liveness = livenessOf(owner);
+  if (endpoint === null || liveness === "gone") return null;
   if (!(await isListening(endpoint.host, endpoint.port))) return null;
   const { listener } = findPortOwner(endpoint.host, endpoint.port, [owner.pid]);
-  const cause = describeHeld(held.path, findHolder(held.path, owner));
-  return alreadyListening(endpoint, { cause, lockPath: resource.lockPath, owner, listener });
+  const holders = findHolders(held.path, owner);
+  // An owner in another network namespace has that port there. Here it may be anybody's.
+  if (liveness === "unknown" && listener.pid !== null && !holders.includes(listener.pid)) return null;
+  const cause = describeHeld({ resource, held }, holders, owner);
+  return alreadyListening(endpoint, {
+    cause,
+    lockPath: resource.lockPath,
+    resource: nameOf(resource),
+    owner,
+    listener,
+  });
 }
 
 function describeRunning(owner: OwnerRecord | null, { resource, held }: Refusal, timeout: number): GatewayLockError {
-  const holder = findHolder(held.path, owner);
+  const holders = findHolders(held.path, owner);
   const recorded = owner !== null && livenessOf(owner) === "alive" ? owner.pid : null;
-  const cause = describeHeld(held.path, holder);
-  const details = { cause, lockPath: resource.lockPath, owner: owner ?? undefined };
-  return alreadyRunning(holder ?? recorded, timeout, details);
+  const cause = describeHeld({ resource, held }, holders, owner);
+  const details = { cause, lockPath: resource.lockPath, resource: nameOf(resource), owner: owner ?? undefined };
+  return alreadyRunning(holders[0] ?? recorded, timeout, details);
 }
 
-/** A process that holds the lock, by the kernel; `null` where this user may not see it, or this pid namespace does not have it. */
-function findHolder(heldPath: string, owner: OwnerRecord | null): number | null {
-  return native().findLockHolders([heldPath], owner === null ? [] : [owner.pid], true)[0]?.holders[0] ?? null;
+/** Who holds the lock, by the kernel; nobody where this user may not see them, or this pid namespace does not have them. */
+function findHolders(heldPath: string, owner: OwnerRecord | null): readonly number[] {
+  return native().findLockHolders([heldPath], owner === null ? [] : [owner.pid], true)[0]?.holders ?? [];
 }
 
-/** What the kernel said: the errno of a refused flock(2). */
-function describeHeld(heldPath: string, holder: number | null): Error {
-  const who = holder === null ? "a process that can't be seen from here has it" : `pid ${holder} has it`;
+function nameOf({ role, path }: Resource): ConflictingResource {
+  return { role, path };
+}
+
+/** What the kernel said, the errno of a refused flock(2); and what it is that somebody else has, and who that is. */
+function describeHeld({ resource, held }: Refusal, holders: readonly number[], owner: OwnerRecord | null): Error {
+  const kind = { state: "state directory", config: "config", other: resource.isDirectory ? "directory" : "file" };
+  const who = holders[0] === undefined ? "a process that can't be seen from here" : `pid ${holders[0]}`;
+  const elsewhere = owner === null ? null : whereaboutsOf(owner);
   const disinherited = explainDisinheritance();
-  const hint = disinherited === null ? who : `${who}; ${disinherited}`;
-  return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, heldPath, hint);
+  const hints = [
+    `${who} has it, and with it the ${kind[resource.role]} ${resource.path}`,
+    ...(elsewhere === null ? [] : [`the record is of an owner ${elsewhere}`]),
+    ...(disinherited === null ? [] : [disinherited]),
+  ];
+  return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, held.path, printable(hints.join("; ")));
 }
 
 /** Whether a refusal came from the kernel's lock, so that it can be waited for, and not from a port. */

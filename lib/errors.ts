@@ -44,6 +44,14 @@ export interface PortListener {
   readonly command: string | null;
 }
 
+/** What another gateway has, of what was to be this one's alone. */
+export interface ConflictingResource {
+  /** `other`: one of `locks`. */
+  readonly role: "state" | "config" | "other";
+  /** Its real path. */
+  readonly path: string;
+}
+
 /** What an error knows beside its code; a field that is not known is missing. */
 export interface GatewayLockErrorDetails {
   readonly cause?: unknown;
@@ -51,6 +59,7 @@ export interface GatewayLockErrorDetails {
   readonly port?: number | undefined;
   readonly url?: string | undefined;
   readonly lockPath?: string | undefined;
+  readonly resource?: ConflictingResource | undefined;
   readonly owner?: OwnerRecord | undefined;
   readonly listener?: PortListener | undefined;
   readonly health?: HealthReport | undefined;
@@ -84,6 +93,8 @@ export class GatewayLockError extends Error {
   /** The address in conflict, as `scheme://host:port`. */
   declare readonly url?: string;
   declare readonly lockPath?: string;
+  /** What the lock at `lockPath` stands for, where somebody else has it. */
+  declare readonly resource?: ConflictingResource;
   /** The record of the gateway that has the lock. */
   declare readonly owner?: OwnerRecord;
   declare readonly listener?: PortListener;

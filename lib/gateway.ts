@@ -9,13 +9,10 @@ import { Chronicle } from "./diagnostics.ts";
 import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost, reasonOf } from "./errors.ts";
 import { activatedSockets, type Descriptors, Inheritance } from "./inheritance.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
-import {
-  type ClaimedAddress,
-  claimEndpoints,
-  type ExclusiveListener,
-  type SkippedAddress,
-} from "./listener/exclusive-listener.ts";
+import { claimPorts } from "./listener/claim.ts";
+import type { ClaimedAddress, SkippedAddress } from "./listener/exclusive-listener.ts";
 import { InheritedSockets } from "./listener/inherited-sockets.ts";
+import type { PortSet } from "./listener/port-set.ts";
 import { tryLock } from "./lock/file-lock.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import type { OwnerFields, OwnerRecord } from "./lock/record.ts";
@@ -113,7 +110,7 @@ async function bindAndPublish(
   chronicle: Chronicle,
 ): Promise<Gateway> {
   const { locks, waited } = won;
-  let listener: ExclusiveListener | null = null;
+  let ports: PortSet | null = null;
   try {
     const patience = { until: performance.now() + (waited ? DYING : 0), signal: options.signal };
     await inheritance?.settled();
@@ -121,15 +118,15 @@ async function bindAndPublish(
     const fields = recordFor(won, options, chronicle);
     locks.publish(fields);
     const inherited = new InheritedSockets(inheritance?.sockets ?? activatedSockets());
-    listener = await whileDying(patience, () => claimEndpoints(options, inherited));
+    ports = await whileDying(patience, () => claimPorts(options, inherited));
     for (const fd of inherited.used) inheritance?.use(fd);
     if (inherited.unused.length > 0) warnOfUnused(inherited.unused);
-    const gateway = new Gateway(locks, listener, fields, options.scheme, chronicle);
+    const gateway = new Gateway(locks, ports, fields, options.scheme, chronicle);
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
     return gateway;
   } catch (error) {
-    listener?.close();
+    ports?.close();
     if (inheritance !== null) locks.share(); // they are the parent's still
     locks.release();
     throw error;
@@ -210,7 +207,7 @@ export class Gateway {
   readonly skipped: readonly SkippedAddress[];
   readonly #locks: LockSet;
   readonly #lockPaths: readonly string[];
-  readonly #listener: ExclusiveListener;
+  readonly #ports: PortSet;
   readonly #lost = new AbortController();
   #loss: GatewayLockError | null = null;
   readonly #watch: NodeJS.Timeout;
@@ -221,15 +218,15 @@ export class Gateway {
   #closing: Promise<void> | null = null;
 
   /** @internal */
-  constructor(locks: LockSet, listener: ExclusiveListener, fields: OwnerFields, scheme: string, chronicle: Chronicle) {
+  constructor(locks: LockSet, ports: PortSet, fields: OwnerFields, scheme: string, chronicle: Chronicle) {
     this.#locks = locks;
     this.#lockPaths = locks.paths;
-    this.#listener = listener;
-    this.host = listener.address;
-    this.port = listener.port;
+    this.#ports = ports;
+    this.host = ports.main.address;
+    this.port = ports.main.port;
     this.url = formatUrl(scheme, this.host, this.port);
-    this.addresses = listener.addresses;
-    this.skipped = listener.skipped;
+    this.addresses = ports.addresses;
+    this.skipped = ports.skipped;
     this.#fields = { ...fields, host: this.host, port: this.port, url: this.url, phase: "listening" };
     this.#owner = locks.publish(this.#fields);
     this.#chronicle = Object.assign(chronicle, { host: this.host, port: this.port, lockPaths: this.#lockPaths });
@@ -253,10 +250,11 @@ export class Gateway {
   }
 
   /**
-   * Hands the port to `server` (`node:http`, `https`, `http2`, `net`, or anything built on them); resolves when it serves.
-   * With several hosts, the first one's socket becomes the server's own and the others feed the same server.
+   * Hands the port, or a reserved one, to `server` (`node:http`, `https`, `http2`, `net`, or anything built on them); resolves when it
+   * serves. With several hosts, the first one's socket becomes the server's own and the others feed the same server.
    *
-   * When the server is closed, the claim stays, and the next server can have the same socket.
+   * When the server is closed, the claim stays, and the next server can have the same socket. Meanwhile clients wait in the kernel's
+   * queue; those of a reserved port are refused (on Windows and macOS they wait too).
    *
    * @throws GatewayLockError `HANDOFF_FAILED`: the port is served already, is not part of this claim, or the gateway is
    * closed; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`
@@ -264,8 +262,33 @@ export class Gateway {
   async listen(server: Server, port: number = this.port): Promise<void> {
     const where = { host: this.host, port };
     if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
-    if (port !== this.port) throw handOffFailed(`port ${port} is not part of this claim`, where);
-    await this.#listener.serve(server, () => this.#onServerStop());
+    const listener = this.#ports.get(port);
+    if (listener === undefined) throw handOffFailed(`port ${port} is not part of this claim`, where);
+    await listener.serve(server, () => {
+      if (port === this.port) this.#onServerStop();
+    });
+  }
+
+  /**
+   * The descriptor of a reserved port, for a child process: it goes into `stdio` of `spawn` (node:child_process). The socket
+   * listens from now on, so clients wait in its queue until the child accepts; whether the child calls listen(2) once more does not matter. It
+   * is the first host's; `address` names another one.
+   *
+   * The descriptor stays this gateway's: don't close it. Ask again for another child, say after the first one has ended. What has
+   * been given away goes on serving until whoever has it ends, also after `close()`: end it before.
+   *
+   * @throws GatewayLockError `HANDOFF_FAILED`: the port is not reserved, or not at that address; it is served in this process; the gateway is
+   * closed; or the system has no descriptors of sockets, as Windows
+   */
+  claim(port: number, address: string = this.host): number {
+    const where = { host: address, port };
+    if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
+    if (port === this.port)
+      throw handOffFailed(`port ${port} is the gateway's own, and not reserved: serve it by listen()`, where);
+    const listener = this.#ports.get(port);
+    if (listener === undefined)
+      throw handOffFailed(`port ${port} is not part of this claim: name it in \`reserve\``, where);
+    return listener.lend(address);
   }
 
   /**
@@ -331,7 +354,7 @@ export class Gateway {
       });
       settle(this.#shutDown());
     }
-    const end = () => this.#listener.destroyConnections();
+    const end = () => this.#ports.destroyConnections();
     if (timeout === 0) end();
     const cancel = timeout > 0 ? callAt(performance.now() + timeout, end) : () => {};
     try {
@@ -347,13 +370,13 @@ export class Gateway {
 
   /** @internal What a child process has to inherit to go on with this claim, whatever becomes of this process. */
   get descriptors(): Descriptors {
-    return { ...this.#listener.descriptors, locks: this.#locks.descriptors };
+    return { ...this.#ports.descriptors, locks: this.#locks.descriptors };
   }
 
   /** @internal The child `pid` has them, and serves from now on; this process keeps the locks and the guards, and looks after them. */
   entrustTo(pid: number): void {
     this.#locks.share();
-    this.#listener.yieldListeners();
+    this.#ports.yieldListeners();
     this.#tryPublish({ pid, startTime: startTimeOf(pid), runtime: null, phase: "ready" });
     notifySystemd({ READY: "1", STATUS: `ready: pid ${pid} serves ${this.url}` });
   }
@@ -379,7 +402,7 @@ export class Gateway {
   leave(): void {
     this.#isClosing = true;
     clearInterval(this.#watch);
-    this.#listener.close();
+    this.#ports.close();
     this.#locks.share();
     this.#locks.release();
     this.#chronicle.tell("release");
@@ -391,10 +414,10 @@ export class Gateway {
     this.#tryPublish({ phase: "stopping" });
     notifyStopping(this, `stopping: ${this.url}`);
     try {
-      await this.#listener.drain();
+      await this.#ports.drain();
     } finally {
       clearInterval(this.#watch);
-      this.#listener.close();
+      this.#ports.close();
       this.#locks.release();
       this.#chronicle.tell("release");
     }

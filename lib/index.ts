@@ -1,7 +1,7 @@
 // What users see; nothing is decided here.
 
 export type { GatewayLockChannel, GatewayLockEvent, GatewayLockMessage } from "./diagnostics.ts";
-export type { GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from "./errors.ts";
+export type { ConflictingResource, GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from "./errors.ts";
 export { EXIT, GatewayLockError } from "./errors.ts";
 export type { CloseOptions, Gateway } from "./gateway.ts";
 export { acquireGateway } from "./gateway.ts";
@@ -9,8 +9,8 @@ export type { CheckName, DoctorOptions, Finding } from "./inspect/doctor.ts";
 export { diagnose } from "./inspect/doctor.ts";
 export type { GatewayReport, GatewayVerdict, ListenerReport } from "./inspect/report.ts";
 export { inspectGateway } from "./inspect/status.ts";
+export { bindExclusive } from "./listener/claim.ts";
 export type { ClaimedAddress, ExclusiveListener, SkippedAddress } from "./listener/exclusive-listener.ts";
-export { bindExclusive } from "./listener/exclusive-listener.ts";
 export type { HealthOptions, HealthReport, HealthTarget } from "./listener/health.ts";
 export type { FileLock, LockOptions, TryLockOptions } from "./lock/file-lock.ts";
 export { lockFile, tryLockFile } from "./lock/file-lock.ts";

@@ -110,6 +110,7 @@ export interface Native {
   closeFile(fd: number): void;
   listen(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
   guard(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
+  rouse(fd: number, backlog: number): undefined | NativeFailure;
   silence(fd: number): undefined | NativeFailure;
   /** A second descriptor, for the runtime: `adoptDuplicate` says that it has taken it, `closeDuplicate` that it has not. */
   duplicate(fd: number): number | NativeFailure;

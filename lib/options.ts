@@ -32,7 +32,10 @@ export interface GatewayOptions {
   lockDir?: string | undefined;
   /** More existing files or directories that the gateway alone may use, a workspace, say. */
   locks?: readonly string[] | undefined;
-  /** Ports to claim as well. Not available yet: only `[]` is accepted. */
+  /**
+   * More ports to claim, on the same hosts and as exclusively: derived ports, say. 1–65535; `port` itself is claimed anyway. They
+   * refuse clients until `listen(server, port)` or `claim(port)`. Default: none.
+   */
   reserve?: readonly number[] | undefined;
   /**
    * How long to wait for an owner to leave, in ms; then `ALREADY_LISTENING` or `ALREADY_RUNNING`. `Infinity` waits as its standby.
@@ -127,6 +130,8 @@ export interface Endpoints {
   readonly scheme: Scheme;
   readonly backlog: number;
   readonly loopbackGuard: boolean;
+  /** Each once, without `port`. */
+  readonly reserve: readonly number[];
 }
 
 /** The options that decide where the locks lie, complete. */
@@ -189,16 +194,17 @@ const LISTENER_OPTIONS: readonly (keyof ListenerOptions)[] = ["host", "port", "b
  */
 export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions {
   const given = checkNames(options, GATEWAY_OPTIONS);
-  if (given.reserve !== undefined && checkArray("reserve", given.reserve, checkReservedPort).length > 0) {
-    throw invalidValue("reserve", given.reserve, "is not available in this version: leave it out");
-  }
   if (given.handover !== undefined) {
     checkHandover(given.handover);
     throw invalidValue("handover", given.handover, "is not available in this version: leave it out");
   }
+  const endpoints = resolveEndpoints(given);
+  const reserve = new Set(checkReserve(given.reserve));
+  reserve.delete(endpoints.port);
   return {
-    ...resolveEndpoints(given),
+    ...endpoints,
     ...resolveIdentity(given),
+    reserve: [...reserve],
     timeout: checkTimeout("timeout", given.timeout, 0),
     signal: checkSignal(given.signal),
     metadata: given.metadata === undefined ? {} : checkMetadata(given.metadata),
@@ -318,6 +324,7 @@ function resolveEndpoints(given: ListenerOptions): Endpoints {
     scheme: DEFAULT_SCHEME,
     backlog: checkBacklog(given.backlog),
     loopbackGuard: false,
+    reserve: [],
   };
 }
 
@@ -432,6 +439,11 @@ export function checkPort(name: string, value: unknown): number {
   if (typeof value !== "number") throw invalidType(name, "a number", value);
   if (!Number.isInteger(value) || value < 0 || value > 65535) throw badPort(name, "an integer from 0 to 65535", value);
   return value;
+}
+
+/** Ports, as they were given. */
+export function checkReserve(value: unknown): readonly number[] {
+  return value === undefined ? [] : checkArray("reserve", value, checkReservedPort);
 }
 
 export function checkReservedPort(name: string, value: unknown): number {

@@ -473,6 +473,13 @@ Napi::Value ListenCall(Info info) { return BoundSocketObject(info, Listen(ReadBi
 // (host, port, backlog, dualStack)
 Napi::Value GuardCall(Info info) { return BoundSocketObject(info, Guard(ReadBindRequest(info))); }
 
+// (fd, backlog)
+Napi::Value RouseCall(Info info) {
+  const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
+  if (socket == nullptr) return BadHandle(info.Env());
+  return DoneValue(info.Env(), Rouse(*socket, info[1].As<Napi::Number>().Int32Value()));
+}
+
 // (fd)
 Napi::Value SilenceCall(Info info) {
   const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
@@ -707,6 +714,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["closeFile"] = Napi::Function::New<CloseFileCall>(env);
   exports["listen"] = Napi::Function::New<ListenCall>(env);
   exports["guard"] = Napi::Function::New<GuardCall>(env);
+  exports["rouse"] = Napi::Function::New<RouseCall>(env);
   exports["silence"] = Napi::Function::New<SilenceCall>(env);
   exports["duplicate"] = Napi::Function::New<DuplicateCall>(env);
   exports["adoptDuplicate"] = Napi::Function::New<AdoptDuplicateCall>(env);

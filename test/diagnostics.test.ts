@@ -17,7 +17,7 @@ import { describe, expect, expectTypeOf, it, onTestFinished } from "vitest";
 import { Chronicle } from "../lib/diagnostics.ts";
 import { acquireGateway, type Gateway } from "../lib/gateway.ts";
 import type { GatewayLockChannel, GatewayLockEvent, GatewayLockMessage } from "../lib/index.ts";
-import { bindExclusive } from "../lib/listener/exclusive-listener.ts";
+import { bindExclusive } from "../lib/listener/claim.ts";
 import { readOwner } from "../lib/lock/record.ts";
 import type { GatewayOptions } from "../lib/options.ts";
 import { hasFlockCommand, isLinux, itWhere } from "./support/capabilities.ts";

@@ -18,7 +18,7 @@ import {
   systemError,
 } from "../lib/errors.ts";
 import { acquireGateway } from "../lib/gateway.ts";
-import { bindExclusive } from "../lib/listener/exclusive-listener.ts";
+import { bindExclusive } from "../lib/listener/claim.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
 
 const local = { scheme: "ws", host: "127.0.0.1", port: 18789 };

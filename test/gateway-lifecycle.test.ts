@@ -9,7 +9,7 @@ import { Worker } from "node:worker_threads";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import type { Gateway } from "../lib/gateway.ts";
-import { bindExclusive } from "../lib/listener/exclusive-listener.ts";
+import { bindExclusive } from "../lib/listener/claim.ts";
 import { readOwner } from "../lib/lock/record.ts";
 import type { GatewayOptions } from "../lib/options.ts";
 import { hasStrace, itWhere } from "./support/capabilities.ts";

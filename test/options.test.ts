@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import { expect, it } from "vitest";
 import { acquireGateway, type Gateway } from "../lib/gateway.ts";
-import { bindExclusive } from "../lib/listener/exclusive-listener.ts";
+import { bindExclusive } from "../lib/listener/claim.ts";
 import type { GatewayOptions, ListenerOptions, Metadata } from "../lib/options.ts";
 import { bound, claim, connectTo } from "./support/listener-tools.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "./support/temporary.ts";

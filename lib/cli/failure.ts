@@ -83,6 +83,6 @@ function describe(error: unknown, { command, gateway }: Asked): Failure {
 
 function detailsOf(error: unknown): object {
   if (!(error instanceof GatewayLockError)) return {};
-  const { retryable, host, port, url, lockPath, owner, listener } = error;
-  return { retryable, host, port, url, lockPath, owner, listener };
+  const { retryable, host, port, url, lockPath, resource, owner, listener } = error;
+  return { retryable, host, port, url, lockPath, resource, owner, listener };
 }

@@ -110,8 +110,8 @@ function checkProgram(program: string): void {
 /** A duplicate has an exit code of its own there, for RestartPreventExitStatus=. */
 function forSystemd(error: unknown): unknown {
   if (!(error instanceof GatewayLockError && error.retryable) || detectSupervisor() !== "systemd") return error;
-  const { code, message, cause, host, port, url, lockPath, owner, listener } = error;
-  const details = { cause, host, port, url, lockPath, owner, listener };
+  const { code, message, cause, host, port, url, lockPath, resource, owner, listener } = error;
+  const details = { cause, host, port, url, lockPath, resource, owner, listener };
   return new GatewayLockError(code, message, { ...details, exitCode: EXIT.SUPERVISED_DUPLICATE });
 }
 

@@ -4,9 +4,8 @@ import { lstatSync } from "node:fs";
 import { printable, reasonOf } from "../errors.ts";
 import { locateResources } from "../lock/resources.ts";
 import {
-  checkArray,
   checkBoolean,
-  checkReservedPort,
+  checkReserve,
   type InspectOptions,
   type ResolvedInspection,
   resolveInspectOptions,
@@ -103,7 +102,7 @@ function survey({ instances = [], ...options }: DoctorOptions): Scene {
   return {
     options: resolved,
     allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", options.allowNetworkFilesystem, false),
-    reserve: options.reserve === undefined ? [] : checkArray("reserve", options.reserve, checkReservedPort),
+    reserve: checkReserve(options.reserve),
     instances: instances.length,
     isolation: checkIsolation(instances),
     resources,

@@ -11,7 +11,8 @@ const MAPPED = "::ffff:";
 /** One socket to bind. */
 export interface Target {
   readonly host: string;
-  readonly role: "listen" | "guard";
+  /** `reserved` listens only while somebody serves it. */
+  readonly role: "listen" | "reserved" | "guard";
   /** An IPv6 wildcard that takes the IPv4 port too. */
   readonly dualStack: boolean;
   /** One half of `localhost`, or a guard: a host without that family has no rivals there either. */

@@ -2,16 +2,17 @@
 
 import { EventEmitter } from "node:events";
 import { Server } from "node:net";
-import { alreadyListening, bindFailed, type GatewayLockError, handOffFailed, systemError } from "../errors.ts";
+import { type GatewayLockError, handOffFailed, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
-import { type Endpoints, invalidType, type ListenerOptions, resolveListenerOptions } from "../options.ts";
-import { type Target, targetsFor } from "./addresses.ts";
+import { invalidType } from "../options.ts";
+import { canonical, type Target } from "./addresses.ts";
 import { Serving, turnAway } from "./hand-off.ts";
-import { InheritedSockets } from "./inherited-sockets.ts";
-import { findPortOwner } from "./port-owner.ts";
 import { leaveThreshold } from "./tcp-handle.ts";
 
-/** One address of a claim. `guard` serves nobody and keeps rivals off. */
+/**
+ * One address of a claim. `guard` serves nobody and keeps rivals off; `reserved` is one of the ports that are claimed beside the main
+ * one, and refuses clients until somebody serves it.
+ */
 export interface ClaimedAddress {
   readonly address: string;
   readonly family: "IPv4" | "IPv6";
@@ -27,9 +28,11 @@ export interface SkippedAddress {
   readonly reason: string;
 }
 
-interface Claimed {
+/** @internal A socket of a claim, and what it is for. */
+export interface Claimed {
   readonly target: Target;
   readonly socket: BoundSocket;
+  readonly isListening: boolean;
   /** Somebody else listens by it too: it is not ours to silence. */
   readonly shared: boolean;
   /** Of one that the process was started with. */
@@ -38,7 +41,7 @@ interface Claimed {
 
 /**
  * A port that this process has bound and listens on, and that nobody else can have until `close()`. Until a server is
- * handed to it, clients wait in the listen queue.
+ * handed to it, clients wait in the listen queue; those of a port that is only reserved are refused.
  */
 export class ExclusiveListener {
   /** The first host, as the kernel writes it. */
@@ -49,6 +52,11 @@ export class ExclusiveListener {
   readonly #listeners: readonly BoundSocket[];
   readonly #guards: readonly BoundSocket[];
   readonly #shared: ReadonlySet<BoundSocket>;
+  /** Sockets that listen only while somebody serves. */
+  readonly #reserved: ReadonlySet<BoundSocket>;
+  readonly #listening: Set<BoundSocket>;
+  /** Given to another process, which accepts there for as long as it likes. */
+  readonly #lent = new Set<BoundSocket>();
   readonly #claimed: readonly Claimed[];
   readonly #backlog: number;
   /** Who has this port, or had it and still has connections. */
@@ -64,12 +72,13 @@ export class ExclusiveListener {
 
   /** @internal */
   constructor(claimed: readonly Claimed[], skipped: readonly SkippedAddress[], backlog: number) {
-    const inRole = (role: Target["role"]) =>
-      claimed.filter(({ target }) => target.role === role).map(({ socket }) => socket);
-    this.#listeners = inRole("listen");
-    this.#guards = inRole("guard");
+    const sockets = (test: (one: Claimed) => boolean) => claimed.filter(test).map(({ socket }) => socket);
+    this.#listeners = sockets(({ target }) => target.role !== "guard");
+    this.#guards = sockets(({ target }) => target.role === "guard");
     this.#claimed = claimed;
-    this.#shared = new Set(claimed.filter(({ shared }) => shared).map(({ socket }) => socket));
+    this.#shared = new Set(sockets(({ shared }) => shared));
+    this.#reserved = new Set(sockets(({ target }) => target.role === "reserved"));
+    this.#listening = new Set(sockets(({ isListening }) => isListening));
     this.#backlog = backlog;
     this.address = this.#first.address;
     this.port = this.#first.port;
@@ -84,7 +93,7 @@ export class ExclusiveListener {
 
   /** The kept socket of the first host: `close()` closes it. `null` after that, and where the system has no descriptors. */
   get fd(): number | null {
-    return this.#closed ? null : this.#first.fd;
+    return this.#closed || process.platform === "win32" ? null : this.#first.fd;
   }
 
   /**
@@ -111,11 +120,63 @@ export class ExclusiveListener {
       throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
     }
     if (server.listening) throw handOffFailed("the server already listens; hand it over before it does", this.#where());
-    const serving = new Serving(server, onStop);
+    if (this.#lent.size > 0)
+      throw handOffFailed(`port ${this.port} was given away by claim(), and whoever got it serves it`, this.#where());
+    const serving = new Serving(server, () => {
+      this.#rest();
+      onStop();
+    });
     this.#current = serving;
     this.#servings.add(serving);
     void serving.ended.then(() => this.#servings.delete(serving));
-    await serving.start(this.#listeners, this.#backlog);
+    try {
+      for (const listener of this.#listeners) this.#rouse(listener);
+      await serving.start(this.#listeners, this.#backlog);
+    } catch (error) {
+      serving.stop();
+      if (this.#current === serving) this.#rest();
+      throw error;
+    }
+  }
+
+  /**
+   * The descriptor of the socket at `address`, which listens from now on: for a child process to accept by. It stays ours to close.
+   *
+   * @throws GatewayLockError `HANDOFF_FAILED`
+   * @internal
+   */
+  lend(address: string): number {
+    const where = { host: address, port: this.port };
+    if (this.#closed) throw handOffFailed("the listener is closed", where);
+    if (this.#current?.stopped === false)
+      throw handOffFailed(`port ${this.port} is served already; close that server first`, where);
+    const socket = this.#listeners.find((one) => canonical(one.address) === canonical(address));
+    if (socket === undefined) throw handOffFailed(`port ${this.port} is not claimed at ${address}`, where);
+    const { fd } = this;
+    if (fd === null)
+      throw handOffFailed("this system has no descriptors of sockets: serve the port by listen()", where);
+    this.#rouse(socket);
+    // Programs that are given a socket expect accept(2) to wait, as from systemd; those that don't, set O_NONBLOCK themselves.
+    const failure = native().lendSocket(socket.fd);
+    if (isFailure(failure)) throw lendingFailed(failure, where);
+    this.#lent.add(socket);
+    return socket.fd;
+  }
+
+  #rouse(listener: BoundSocket): void {
+    if (this.#listening.has(listener)) return;
+    const failure = native().rouse(listener.fd, this.#backlog);
+    if (isFailure(failure)) throw lendingFailed(failure, { host: listener.address, port: listener.port });
+    this.#listening.add(listener);
+  }
+
+  /** What is only reserved refuses clients again, where a socket can stop listening; elsewhere they wait for the next server. */
+  #rest(): void {
+    for (const listener of this.#reserved) {
+      if (this.#closed || this.#shared.has(listener) || this.#lent.has(listener) || !this.#listening.has(listener))
+        continue;
+      if (!isFailure(native().silence(listener.fd))) this.#listening.delete(listener);
+    }
   }
 
   /**
@@ -144,7 +205,7 @@ export class ExclusiveListener {
 
   #refuseClients(listener: BoundSocket): void {
     // A supervisor's own socket: its clients wait for the next one that it starts.
-    if (this.#shared.has(listener)) return;
+    if (this.#shared.has(listener) || this.#lent.has(listener) || !this.#listening.has(listener)) return;
     if (!isFailure(native().silence(listener.fd))) return;
     try {
       this.#refusers.push(turnAway(listener, this.#backlog));
@@ -192,125 +253,15 @@ export class ExclusiveListener {
   }
 }
 
-/**
- * Binds a port exclusively and listens on it, in one step. Several hosts are one claim: all or none.
- *
- * @throws GatewayLockError `ALREADY_LISTENING` if anybody has the port, `BIND_FAILED` for any other reason; nothing is
- * bound then. TypeError or RangeError for bad options.
- */
-export function bindExclusive(options: ListenerOptions = {}): ExclusiveListener {
-  return claimEndpoints(resolveListenerOptions(options));
-}
-
 function isServer(server: unknown): boolean {
   // Bun's http.Server is no net.Server; what it is will show.
   return server instanceof Server || (process.versions.bun !== undefined && server instanceof EventEmitter);
 }
 
-const NONE: InheritedSockets = new InheritedSockets({ listeners: [], guards: [], shared: false });
-
-/** How often a kernel-chosen port may turn out to be taken on a further host before that is an error. */
-const MAX_PORT_CHOICES = 64;
-
-/** Sockets that the process was started with are used where they fit. */
-export function claimEndpoints(endpoints: Endpoints, inherited: InheritedSockets = NONE): ExclusiveListener {
-  const targets = targetsFor(endpoints.hosts, endpoints.loopbackGuard);
-  const misfit = inherited.findMisfit(targets, endpoints.port);
-  if (misfit !== null)
-    throw bindFailed({ ...endpoints, host: misfit.host, port: misfit.port }, misfit.reason, undefined);
-  for (let choice = 1; ; choice++) {
-    const claim = tryClaim(targets, endpoints, inherited);
-    if (claim instanceof ExclusiveListener) return claim;
-    const taken = claim.failure.code === "EADDRINUSE";
-    if (taken && endpoints.port === 0 && choice < MAX_PORT_CHOICES) continue;
-    throw taken ? portTaken(claim, endpoints) : otherFailure(claim, endpoints);
-  }
-}
-
-interface Conflict {
-  readonly host: string;
-  readonly port: number;
-  readonly failure: ReturnType<typeof systemError>;
-}
-
-function tryClaim(
-  targets: readonly Target[],
-  { port, backlog }: Endpoints,
-  inherited: InheritedSockets,
-): ExclusiveListener | Conflict {
-  const claimed: Claimed[] = [];
-  const skipped: SkippedAddress[] = [];
-  for (const [index, target] of targets.entries()) {
-    const at = claimed[0]?.socket.port ?? port;
-    const adopted = inherited.adopt(target, at);
-    if (adopted !== null && !isFailure(adopted)) {
-      claimed.push({ target, ...adopted, shared: inherited.shared });
-      continue;
-    }
-    const bound = adopted ?? bind(target, at, backlog);
-    if (!isFailure(bound)) {
-      claimed.push({ target, socket: bound, shared: false, giveBack: null });
-      continue;
-    }
-    const failure = systemError(bound, `${target.host}:${at}`);
-    const missing = failure.code === "EADDRNOTAVAIL" || failure.code === "EAFNOSUPPORT";
-    // The last listener must be there, or nobody would ever be served.
-    const alone = claimed.length === 0 && !targets.slice(index + 1).some(({ role }) => role === "listen");
-    if (missing && target.optional && !alone) {
-      skipped.push({ address: target.host, role: target.role, reason: failure.message });
-      continue;
-    }
-    for (const { socket, giveBack } of claimed.reverse()) {
-      native().closeSocket(socket.fd);
-      giveBack?.();
-    }
-    return { host: target.host, port: at, failure };
-  }
-  return new ExclusiveListener(claimed, skipped, backlog);
-}
-
-function bind({ host, role, dualStack }: Target, port: number, backlog: number): BoundSocket | NativeFailure {
-  return role === "guard"
-    ? native().guard(host, port, backlog, dualStack)
-    : native().listen(host, port, backlog, dualStack);
-}
-
-function portTaken({ host, port, failure }: Conflict, { scheme }: Endpoints): GatewayLockError {
-  const { use, listener } = findPortOwner(host, port);
-  const who =
-    listener.pid === null ? "a process that this user may not see" : `pid ${listener.pid} (${listener.command})`;
-  const why =
-    use === "connected"
-      ? `; ${who} uses the port as the local end of a connection: ${EPHEMERAL_HINTS[process.platform] ?? "take another port"}`
-      : use === null
-        ? ""
-        : `; ${who} has ${use === "listening" ? "it" : "it bound, and does not listen"}`;
-  const cause = Object.assign(failure, { message: failure.message + why });
-  return alreadyListening({ scheme, host, port }, { cause, listener });
-}
-
-/** How to keep a port from being used for outgoing connections. */
-const EPHEMERAL_HINTS: { readonly [platform: string]: string } = {
-  linux: "take a port outside net.ipv4.ip_local_port_range, or reserve it in net.ipv4.ip_local_reserved_ports",
-  darwin: "take a port outside net.inet.ip.portrange.first to last (sysctl)",
-  win32: "take a port outside what `netsh int ipv4 show dynamicport tcp` shows",
-};
-
-/** Who is denied a port. */
-const DENIED_HINTS: { readonly [platform: string]: string } = {
-  linux: "; a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE",
-  darwin: "; a port below 1024 on an address other than 0.0.0.0 needs root",
-  win32:
-    "; the port may lie in a range that Windows keeps for Hyper-V and others: look at `netsh int ipv4 show excludedportrange protocol=tcp`",
-};
-
-const BIND_HINTS: Readonly<Record<string, string>> = {
-  EACCES: DENIED_HINTS[process.platform] ?? "",
-  EADDRNOTAVAIL: "; this host does not have that address",
-  EINVAL: "; a link-local address needs its zone, as in fe80::1%eth0",
-  EAFNOSUPPORT: "; this host does not have that address family",
-};
-
-function otherFailure({ host, port, failure }: Conflict, { scheme }: Endpoints): GatewayLockError {
-  return bindFailed({ scheme, host, port }, `${failure.message}${BIND_HINTS[failure.code] ?? ""}`, failure);
+function lendingFailed(
+  failure: NativeFailure,
+  where: { readonly host: string; readonly port: number },
+): GatewayLockError {
+  const cause = systemError(failure, `${where.host}:${where.port}`);
+  return handOffFailed(cause.message, { ...where, cause });
 }

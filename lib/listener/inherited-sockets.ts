@@ -14,6 +14,9 @@ export interface Misfit {
 /** A socket of ours, and what to do when it is closed. */
 export interface AdoptedSocket {
   readonly socket: BoundSocket;
+  readonly isListening: boolean;
+  /** Whoever passed it listens by it too. */
+  readonly shared: boolean;
   /** Another gateway of this process may have it. */
   readonly giveBack: () => void;
 }
@@ -23,17 +26,17 @@ const taken = new Set<number>();
 
 interface Passed extends InheritedSocket {
   readonly fd: number;
-  readonly role: Target["role"];
+  readonly role: "listen" | "guard";
 }
 
 export class InheritedSockets {
   /** Whoever passed them listens by them too, as a supervisor does. */
-  readonly shared: boolean;
+  readonly #shared: boolean;
   readonly #passed: readonly Passed[];
   readonly #used = new Set<Passed>();
 
   constructor(passed: PassedSockets) {
-    this.shared = passed.shared;
+    this.#shared = passed.shared;
     this.#passed = [...describe(passed.listeners, "listen"), ...describe(passed.guards, "guard")];
   }
 
@@ -64,7 +67,8 @@ export class InheritedSockets {
     if (isFailure(socket)) return socket;
     this.#used.add(found);
     taken.add(found.fd);
-    return { socket, giveBack: () => taken.delete(found.fd) };
+    const isListening = found.listening;
+    return { socket, isListening, shared: this.#shared && isListening, giveBack: () => taken.delete(found.fd) };
   }
 
   /** The descriptors of those that were adopted. */
@@ -81,11 +85,10 @@ export class InheritedSockets {
   #find({ host, role, dualStack }: Target, port: number): Passed | undefined {
     return this.#passed.find(
       (socket) =>
-        socket.role === role &&
+        (role === "reserved" ? true : socket.role === role && socket.listening === (role === "listen")) &&
         !taken.has(socket.fd) &&
         canonical(socket.address) === canonical(host) &&
         (port === 0 || socket.port === port) &&
-        socket.listening === (role === "listen") &&
         !socket.reusePort &&
         (host !== "::" || socket.v6only === !dualStack),
     );
@@ -93,7 +96,7 @@ export class InheritedSockets {
 }
 
 /** What is no TCP socket is for somebody else. */
-function describe(descriptors: readonly number[], role: Target["role"]): Passed[] {
+function describe(descriptors: readonly number[], role: Passed["role"]): Passed[] {
   return descriptors.flatMap((fd) => {
     const socket = native().describeSocket(fd);
     return isFailure(socket) ? [] : { ...socket, fd, role };

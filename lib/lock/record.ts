@@ -264,6 +264,16 @@ export function livenessOf(record: OwnerRecord): Liveness {
   return startTime !== 0 && contradicts(record.startTime, startTime) ? "gone" : "alive";
 }
 
+/** Where a record's pid means something, if that is not here: in words, to come after "an owner". */
+export function whereaboutsOf({ bootId, pidNamespace, hostname }: OwnerRecord): string | null {
+  const here = native().identifyHost();
+  if (contradicts(bootId, here.bootId))
+    return `on another host, or of an earlier boot${hostname === null ? "" : ` (${hostname})`}`;
+  if (!contradicts(pidNamespace, here.pidNamespace)) return null;
+  const host = hostname === null ? "" : `, host name ${hostname}`;
+  return `in another pid namespace (${pidNamespace}${host}), a container say`;
+}
+
 function contradicts<T>(recorded: T | null, actual: T | null): boolean {
   return recorded !== null && actual !== null && recorded !== actual;
 }

@@ -147,7 +147,17 @@ function describeNotHealthy(
   health: HealthReport,
   { claim, retry }: ResolvedSuperviseOptions,
 ): GatewayLockError {
-  const { host, port, lockPath, owner, listener } = refusal;
+  const { host, port, lockPath, resource, owner, listener } = refusal;
   const url = refusal.url ?? (owner === undefined ? undefined : (urlOf(owner, claim.scheme) ?? undefined));
-  return notHealthy(supervisor, retry.limit, { cause: refusal, host, port, url, lockPath, owner, listener, health });
+  return notHealthy(supervisor, retry.limit, {
+    cause: refusal,
+    host,
+    port,
+    url,
+    lockPath,
+    resource,
+    owner,
+    listener,
+    health,
+  });
 }

@@ -17,7 +17,8 @@
 // (inet_csk_listen_start, net/ipv4/inet_connection_sock.c); so a refused listen, unlike a refused bind, is tried again.
 //
 // A guard must not keep SO_REUSEADDR, or a rival with the flag could listen beside it. On its second try it therefore
-// listens for an instant, clears the flag, and stops listening by shutdown(2), which leaves the socket bound.
+// listens for an instant, clears the flag, and stops listening by shutdown(2), which leaves the socket bound. To serve by it
+// later, the same is done backwards: the flag, and then listen.
 
 #include "../listener.h"
 
@@ -49,6 +50,13 @@ Result<SocketHandle> Bind(Address& address, bool dual_stack, bool reuse) noexcep
 
 bool InUse(const Result<SocketHandle>& bound) noexcept { return !bound.ok() && bound.failure().code == EADDRINUSE; }
 
+// The flag first: see above.
+Result<Done> ListenOn(const SocketHandle& socket, int backlog) noexcept {
+  if (!SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
+  if (listen(Fd(socket), backlog) == -1) return Failed("listen");
+  return Done{};
+}
+
 // A port that the kernel chose is given back as soon as the socket stops listening; only one that was asked for stays
 // bound (SOCK_BINDPORT_LOCK, net/ipv4/af_inet.c). So let the kernel choose, and then ask for its choice.
 Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
@@ -65,36 +73,55 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
   return bound;
 }
 
+// How often a listen may meet somebody who listens in the same instant, before that is taken for an answer.
+constexpr int kMaxCollisions = 16;
+
+bool Collided(const Result<Done>& listening) noexcept {
+  return !listening.ok() && listening.failure().code == EADDRINUSE;
+}
+
 }  // namespace
 
 Result<BoundSocket> Listen(const BindRequest& request) noexcept {
   Result<Address> address = ParseAddress(request.host, request.port);
   if (!address.ok()) return address.failure();
-  constexpr int kMaxCollisions = 16;
   for (int collision = 0;; collision++) {
     Result<SocketHandle> bound =
         request.port == 0 ? BindAnyPort(address.value(), request.dual_stack) : Bind(address.value(), request.dual_stack, false);
     if (InUse(bound)) bound = Bind(address.value(), request.dual_stack, true);
     if (!bound.ok()) return bound.failure();
-    SocketHandle socket = std::move(bound.value());
-    if (!SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true)) return Failed("setsockopt");
-    if (listen(Fd(socket), request.backlog) == 0) return DescribeBound(std::move(socket));
-    if (errno != EADDRINUSE || collision == kMaxCollisions) return Failed("listen");
+    Result<Done> listening = ListenOn(bound.value(), request.backlog);
+    if (listening.ok()) return DescribeBound(std::move(bound.value()));
+    if (!Collided(listening) || collision == kMaxCollisions) return listening.failure();
   }
 }
 
 Result<BoundSocket> Guard(const BindRequest& request) noexcept {
   Result<Address> address = ParseAddress(request.host, request.port);
   if (!address.ok()) return address.failure();
-  Result<SocketHandle> bound = Bind(address.value(), request.dual_stack, false);
-  if (!InUse(bound)) return bound.ok() ? DescribeBound(std::move(bound.value())) : bound.failure();
+  for (int collision = 0;; collision++) {
+    Result<SocketHandle> bound = Bind(address.value(), request.dual_stack, false);
+    if (!InUse(bound)) return bound.ok() ? DescribeBound(std::move(bound.value())) : bound.failure();
 
-  bound = Bind(address.value(), request.dual_stack, true);
-  if (!bound.ok()) return bound.failure();
-  SocketHandle socket = std::move(bound.value());
-  if (listen(Fd(socket), 1) == -1) return Failed("listen");
-  if (Result<Done> silenced = Silence(socket); !silenced.ok()) return silenced.failure();
-  return DescribeBound(std::move(socket));
+    bound = Bind(address.value(), request.dual_stack, true);
+    if (!bound.ok()) return bound.failure();
+    Result<Done> listening = ListenOn(bound.value(), 1);
+    if (!listening.ok()) {
+      if (!Collided(listening) || collision == kMaxCollisions) return listening.failure();
+      continue;
+    }
+    if (Result<Done> silenced = Silence(bound.value()); !silenced.ok()) return silenced.failure();
+    return DescribeBound(std::move(bound.value()));
+  }
+}
+
+Result<Done> Rouse(const SocketHandle& socket, int backlog) noexcept {
+  for (int collision = 0;; collision++) {
+    Result<Done> listening = ListenOn(socket, backlog);
+    if (listening.ok()) return listening;
+    SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, false);
+    if (!Collided(listening) || collision == kMaxCollisions) return listening;
+  }
 }
 
 Result<Done> Silence(const SocketHandle& socket) noexcept {

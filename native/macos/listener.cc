@@ -156,6 +156,11 @@ Result<BoundSocket> Guard(const BindRequest& request) noexcept {
   return DescribeBound(std::move(bound.value()));
 }
 
+Result<Done> Rouse(const SocketHandle& socket, int backlog) noexcept {
+  if (listen(Fd(socket), backlog) == -1) return Failed("listen");
+  return Done{};
+}
+
 Result<Done> Silence(const SocketHandle&) noexcept { return Failure{ENOTSUP, "shutdown"}; }
 
 Result<SocketCopy> Duplicate(const SocketHandle& socket) noexcept {

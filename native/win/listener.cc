@@ -172,6 +172,11 @@ Result<BoundSocket> Guard(const BindRequest& request) noexcept {
   return Describe(std::move(bound.value()));
 }
 
+Result<Done> Rouse(const SocketHandle& socket, int backlog) noexcept {
+  if (listen(Native(socket), backlog) == SOCKET_ERROR) return Failed("listen");
+  return Done{};
+}
+
 Result<Done> Silence(const SocketHandle&) noexcept { return Failure{ENOTSUP, "shutdown"}; }
 
 // A second handle to the same endpoint of the driver's, within this process.

@@ -6,7 +6,7 @@ import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import { expect, it, onTestFinished } from "vitest";
 import { WebSocket } from "ws";
-import { bindExclusive } from "../../lib/listener/exclusive-listener.ts";
+import { bindExclusive } from "../../lib/listener/claim.ts";
 import { hasIPv6, hasPython, hasStrace, isRoot, itWhere } from "../support/capabilities.ts";
 import {
   ALL_REFUSED,

@@ -1,0 +1,59 @@
+// All ports of one gateway: the main one, and those that it has reserved beside it. Served apart, given back together.
+
+import type { ClaimedAddress, ExclusiveListener, SkippedAddress } from "./exclusive-listener.ts";
+
+export class PortSet {
+  readonly main: ExclusiveListener;
+  readonly #all: readonly ExclusiveListener[];
+
+  constructor(main: ExclusiveListener, reserved: readonly ExclusiveListener[]) {
+    this.main = main;
+    this.#all = [main, ...reserved];
+  }
+
+  get addresses(): readonly ClaimedAddress[] {
+    return this.#all.flatMap(({ addresses }) => addresses);
+  }
+
+  /** Which addresses a host lacks does not depend on the port. */
+  get skipped(): readonly SkippedAddress[] {
+    return this.main.skipped;
+  }
+
+  get(port: number): ExclusiveListener | undefined {
+    return this.#all.find((listener) => listener.port === port);
+  }
+
+  /**
+   * As ExclusiveListener#drain, for all of them.
+   *
+   * @throws what the first server's close() that has thrown did throw, after all of them have ended
+   */
+  async drain(): Promise<void> {
+    const results = await Promise.allSettled(this.#all.map((listener) => listener.drain()));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  destroyConnections(): void {
+    for (const listener of this.#all) listener.destroyConnections();
+  }
+
+  /** For a child process to inherit. What is only reserved is no listener: it is among the guards. */
+  get descriptors(): ExclusiveListener["descriptors"] {
+    const { listeners, shared } = this.main.descriptors;
+    const guards = this.#all.flatMap((one) => {
+      const { listeners: reserved, guards: own } = one.descriptors;
+      return one === this.main ? own : [...reserved, ...own];
+    });
+    return { listeners, guards, shared };
+  }
+
+  /** A child process listens on the main port now; it gets the others when it asks for them. */
+  yieldListeners(): void {
+    this.main.yieldListeners();
+  }
+
+  close(): void {
+    for (const listener of this.#all.toReversed()) listener.close();
+  }
+}
