@@ -461,11 +461,11 @@ function checkBacklog(value: unknown): number {
   return value;
 }
 
-function checkHosts(value: unknown): readonly string[] {
-  if (typeof value === "string") return [checkHost("host", value)];
-  if (!Array.isArray(value)) throw invalidType("host", "a string or an array of strings", value);
-  if (value.length === 0) throw invalidValue("host", value, "must name at least one address");
-  return checkArray("host", value, checkHost);
+export function checkHosts(value: unknown, name: string = "host"): readonly string[] {
+  if (typeof value === "string") return [checkHost(name, value)];
+  if (!Array.isArray(value)) throw invalidType(name, "a string or an array of strings", value);
+  if (value.length === 0) throw invalidValue(name, value, "must name at least one address");
+  return checkArray(name, value, checkHost);
 }
 
 export function checkHost(name: string, value: unknown): string {

@@ -13,7 +13,7 @@ import {
   rmdirSync,
   statSync,
 } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { codeOf, GatewayLockError, lockFailed, reasonOf } from "../errors.ts";
 import type { Placement } from "../options.ts";
 
@@ -57,7 +57,7 @@ const CONTENDER: Ground = {
 };
 
 const ONLOOKER: Ground = {
-  directory: nearestReal,
+  directory: (path) => nearestReal(path),
   config: (path) => attempt(() => realConfig(path, nearestReal)) ?? nearestReal(path),
   other: (path) => attempt(() => realExisting(path)) ?? { path: nearestReal(path), isDirectory: false },
   ignoresCase: seemsToIgnoreCase,
@@ -106,10 +106,18 @@ function resolveAll(options: Placement, ground: Ground): readonly Resource[] {
   return all.filter((_, index) => identities.indexOf(identities[index] ?? "") === index);
 }
 
-function identityOf({ path, isDirectory }: Resource, ground: Ground): string {
-  const stats = attempt(() => statSync(isDirectory ? path : dirname(path), { bigint: true }));
-  if (stats === null) return path;
-  return isDirectory ? `${stats.dev}:${stats.ino}` : `${stats.dev}:${stats.ino}/${foldedName(path, ground)}`;
+/** Equal for two resources that meet at one lock, whatever they are called. For somebody who only looks. */
+export function identify(resource: Pick<Resource, "path" | "isDirectory">): string {
+  return identityOf(resource, ONLOOKER);
+}
+
+/** A directory's device and inode, which a bind mount does not change. A file, and what is missing, is a name in such a directory. */
+function identityOf({ path, isDirectory }: Pick<Resource, "path" | "isDirectory">, ground: Ground): string {
+  const stats = isDirectory ? attempt(() => statSync(path, { bigint: true })) : null;
+  if (stats !== null) return `${stats.dev}:${stats.ino}`;
+  const parent = dirname(path);
+  if (parent === path) return path;
+  return `${identityOf({ path: parent, isDirectory: true }, ground)}/${foldedName(path, ground)}`;
 }
 
 function lockName(path: string, isDirectory: boolean, byRealPath: boolean, ground: Ground): string {
@@ -255,12 +263,19 @@ function realConfig(path: string, directoryAt: Ground["directory"]): string {
   throw lockFailed(resolve(path), "too many symbolic links");
 }
 
-/** The real path as far as there is one. */
-function nearestReal(path: string): string {
-  const whole = resolve(path);
-  const parent = dirname(whole);
-  const real = attempt(() => realpathSync.native(whole));
-  return real ?? (parent === whole ? whole : join(nearestReal(parent), basename(whole)));
+/**
+ * The real path as far as there is one. As the kernel reads it: `..` comes after the links that lead there, and is taken out
+ * of a name only behind what is missing.
+ */
+function nearestReal(path: string, links: number = MAX_LINKS): string {
+  const real = attempt(() => realpathSync.native(path));
+  if (real !== null) return real;
+  const parent = dirname(path);
+  if (parent === path) return resolve(path);
+  const above = nearestReal(parent, links);
+  const target = links === 0 ? null : attempt(() => readlinkSync(path));
+  if (target === null) return join(above, basename(path));
+  return nearestReal(isAbsolute(target) ? target : `${above}/${target}`, links - 1);
 }
 
 function attempt<T>(action: () => T): T | null {

@@ -1,31 +1,45 @@
-// Whether gateways that are to run side by side keep out of each other's way.
+// Whether gateways that are to run side by side keep out of each other's way: what a start would claim, compared without starting.
+//
+// The locks are those that acquireGateway would take, found by the same code; the sockets are those that it would bind.
 
-import { lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
-import { codeOf } from "../errors.ts";
-import { seemsToIgnoreCase } from "../lock/resources.ts";
+import { statSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import { overlaps, type Target, targetsFor } from "../listener/addresses.ts";
+import { identify, locateResources } from "../lock/resources.ts";
 import {
   checkArray,
+  checkBoolean,
+  checkHosts,
   checkPath,
   checkPort,
   checkReservedPort,
+  DEFAULT_HOST,
   DEFAULT_PORT,
   type GatewayOptions,
   invalidType,
 } from "../options.ts";
 import { PORT_SPACING } from "./profile.ts";
 
-/** What is compared of a gateway: a profile, or the options of its `acquireGateway`. Other fields are left alone. */
+/**
+ * What is compared of a gateway: a profile, or the options of its `acquireGateway`. Other fields are left alone. What a profile does not have
+ * itself is taken from its `options`.
+ */
 export interface ProfileInstance {
   readonly stateDir: string;
   /** Default: `<stateDir>/gateway.json`. */
   readonly configPath?: string | undefined;
   /** Default: 18789. 0 is in nobody's way. */
   readonly port?: number | undefined;
-  /** Default: none. */
+  /** Default: none. It is kept from others only if the gateway has it in `locks` too. */
   readonly workspace?: string | undefined;
-  /** The ports that it claims beside `port`; of a profile, what you reserve of `derived`. Default: `options.reserve`, else none. */
+  /** The files and directories that it locks beside these. Default: none. */
+  readonly locks?: readonly string[] | undefined;
+  /** The ports that it claims beside `port`; of a profile, what you reserve of `derived`. Default: none. */
   readonly reserve?: readonly number[] | undefined;
+  /** Where it listens. Default: `"127.0.0.1"`. */
+  readonly host?: string | readonly string[] | undefined;
+  /** Default: true. */
+  readonly loopbackGuard?: boolean | undefined;
   readonly options?: Partial<GatewayOptions> | undefined;
   /** What it is called in a finding; `null` is the default profile. */
   readonly profile?: string | null | undefined;
@@ -45,26 +59,30 @@ export interface IsolationFinding<Instance extends ProfileInstance = ProfileInst
 interface Known<Instance> {
   readonly instance: Instance;
   readonly name: string;
-  readonly state: Place;
-  readonly config: Place;
-  readonly workspace: Place | null;
+  readonly places: readonly Place[];
   readonly port: number;
   readonly reserve: readonly number[];
+  readonly targets: readonly Target[];
 }
 
+/** A file or directory that one gateway alone may use. */
 interface Place {
+  readonly noun: "config" | "state directory" | "workspace" | "locked directory" | "locked file";
   readonly path: string;
-  /** Equal for what is the same on this host, whatever it is called. */
+  /** Equal for what meets at one lock. */
   readonly identity: string;
 }
 
 /** Closer base ports than this leave no room for what a gateway has beside its port. */
 const MIN_SPACING = 20;
-const MAX_LINKS = 40; // as path_resolution(7)
 
 /**
  * What each two of `instances` would share: a config, a state directory, a workspace or a port, or ports that both claim (an
  * error); and base ports that are closer than 20 (an error) or 120 (a warning, because derived ports would meet).
+ *
+ * The kernel sees it the same way: of two with an error, the one that starts second is refused, and without one both start.
+ * The exceptions: base ports that are only too close; a workspace that is not among `locks`; and a shared config that has two names
+ * (hard links, a mount of the file alone), lies in a directory that can't be written, or is used with different `lockDir`s.
  *
  * Paths are compared by what they lead to: through symbolic links, `..`, another case where the directory ignores it, and
  * mounts. Nothing is made. What this user may not look at is compared by its name.
@@ -81,19 +99,63 @@ export function checkIsolation<Instance extends ProfileInstance>(
 function lookAt<Instance extends ProfileInstance>(name: string, value: unknown): Known<Instance> {
   if (typeof value !== "object" || value === null) throw invalidType(name, "a profile", value);
   const instance = value as Instance;
-  const stateDir = checkPath(`${name}.stateDir`, instance.stateDir);
-  const { configPath = join(stateDir, "gateway.json"), port = DEFAULT_PORT, workspace } = instance;
-  const reserve = instance.reserve ?? instance.options?.reserve ?? [];
+  const { options = {} } = instance;
+  const given = { ...options, ...definedOf(instance) } as ProfileInstance;
+  const { configPath, workspace, locks = [], reserve = [], port = DEFAULT_PORT, host = DEFAULT_HOST } = given;
+  const paths = {
+    stateDir: checkPath(`${name}.stateDir`, given.stateDir),
+    configPath: configPath === undefined ? null : checkPath(`${name}.configPath`, configPath),
+    workspace: workspace === undefined ? null : checkPath(`${name}.workspace`, workspace),
+    locks: checkArray(`${name}.locks`, locks, checkPath),
+  };
+  const guarded = checkBoolean(`${name}.loopbackGuard`, given.loopbackGuard, true);
   return {
     instance,
     name: nameOf(instance),
-    state: placeAt(stateDir),
-    // As acquireGateway does: a config's `..` is taken out before links are followed.
-    config: placeAt(resolve(checkPath(`${name}.configPath`, configPath))),
-    workspace: workspace === undefined ? null : placeAt(checkPath(`${name}.workspace`, workspace)),
+    places: placesOf(paths),
     port: checkPort(`${name}.port`, port),
     reserve: checkArray(`${name}.reserve`, reserve, checkReservedPort),
+    targets: targetsFor(checkHosts(host, `${name}.host`), guarded).filter(isThere),
   };
+}
+
+function definedOf(instance: object): object {
+  return Object.fromEntries(Object.entries(instance).filter(([, value]) => value !== undefined));
+}
+
+/** An address that this host lacks is skipped by a start. */
+function isThere({ host, optional }: Target): boolean {
+  return !optional || Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === host));
+}
+
+interface Paths {
+  readonly stateDir: string;
+  readonly configPath: string | null;
+  readonly workspace: string | null;
+  readonly locks: readonly string[];
+}
+
+function placesOf({ stateDir, configPath, workspace, locks }: Paths): Place[] {
+  const placement = { stateDir, configPath, lockDir: null };
+  const first = workspace === null ? [] : [workspace];
+  // Where the workspace leads to is only known by itself: the others are sorted by their real paths.
+  const [, , alone] = locateResources({ ...placement, locks: first });
+  const workspaceIdentity = alone === undefined ? null : identify(alone);
+  return locateResources({ ...placement, locks: [...first, ...locks] }).map((resource) => {
+    const { role, path, isDirectory } = resource;
+    const identity = identify(resource);
+    const noun =
+      role === "config"
+        ? "config"
+        : role === "state"
+          ? "state directory"
+          : identity === workspaceIdentity
+            ? "workspace"
+            : isDirectory
+              ? "locked directory"
+              : "locked file";
+    return { noun, path, identity };
+  });
 }
 
 function nameOf({ profile, stateDir }: ProfileInstance): string {
@@ -109,32 +171,30 @@ function compare<Instance>(
   const both = `${a.name} and ${b.name}`;
   const add = (level: "error" | "warning", kind: IsolationFinding["kind"], detail: string) =>
     findings.push({ level, kind, instances: [a.instance, b.instance], detail });
-  const isShared = (one: Place | null, other: Place | null): other is Place =>
-    one !== null && other !== null && one.identity === other.identity;
 
-  if (isShared(a.config, b.config)) add("error", "config", `${both} have one config: ${spellings(a.config, b.config)}`);
-  if (isShared(a.state, b.state))
-    add("error", "state", `${both} have one state directory: ${spellings(a.state, b.state)}`);
-  if (a.workspace !== null && isShared(a.workspace, b.workspace))
-    add("error", "workspace", `${both} have one workspace: ${spellings(a.workspace, b.workspace)}`);
-  for (const [one, other] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    if (one.workspace !== null && isShared(one.workspace, other.state))
-      add(
-        "error",
-        "workspace",
-        `the workspace of ${one.name} is the state directory of ${other.name}: ${one.workspace.path}`,
-      );
+  for (const one of a.places) {
+    for (const other of b.places) {
+      const isOne = one.identity === other.identity;
+      if (!isOne && !(one.noun === "config" && other.noun === "config" && isOneFile(one.path, other.path))) continue;
+      const told = describeShared(a.name, one, b.name, other);
+      add("error", kindOf(one, other), isOne ? told : `${told}; by two names, each with a lock of its own`);
+    }
   }
+  findings.sort((x, y) => KINDS.indexOf(x.kind) - KINDS.indexOf(y.kind));
 
-  if (a.port !== 0 && a.port === b.port) add("error", "port", `${both} have one port: ${a.port}`);
-  const theirs = new Set([b.port, ...b.reserve]);
-  const claimed = [...new Set([a.port, ...a.reserve])].filter(
-    (port) => port !== 0 && theirs.has(port) && !(port === a.port && port === b.port),
+  const meeting = a.targets.flatMap((one) =>
+    b.targets.filter((other) => areRivals(one, other)).map((other) => [one.host, other.host] as const),
   );
-  if (claimed.length > 0) add("error", "derived", `${both} both claim ${rangesOf(claimed)}`);
+  const [met] = meeting;
+  if (met !== undefined) {
+    const hosts = meeting.some(([one, other]) => one === other) ? "" : `, at ${met.join(" and ")}`;
+    if (a.port !== 0 && a.port === b.port) add("error", "port", `${both} have one port: ${a.port}${hosts}`);
+    const theirs = new Set([b.port, ...b.reserve]);
+    const claimed = [...new Set([a.port, ...a.reserve])].filter(
+      (port) => port !== 0 && theirs.has(port) && !(port === a.port && port === b.port),
+    );
+    if (claimed.length > 0) add("error", "derived", `${both} both claim ${rangesOf(claimed)}${hosts}`);
+  }
 
   const distance = Math.abs(a.port - b.port);
   if (a.port !== 0 && b.port !== 0 && distance > 0 && distance < PORT_SPACING) {
@@ -145,8 +205,39 @@ function compare<Instance>(
   return findings;
 }
 
-function spellings(a: Place, b: Place): string {
-  return a.path === b.path ? a.path : `${a.path}, which is ${b.path}`;
+function describeShared(a: string, one: Place, b: string, other: Place): string {
+  if (isExtra(other) && !isExtra(one)) return describeShared(b, other, a, one);
+  const where = one.path === other.path ? one.path : `${one.path}, which is ${other.path}`;
+  if (one.noun === other.noun) return `${a} and ${b} have one ${one.noun}: ${where}`;
+  return `the ${one.noun} of ${a} is the ${other.noun} of ${b}: ${where}`;
+}
+
+/** What a gateway has beside what every gateway has. */
+function isExtra({ noun }: Place): boolean {
+  return noun !== "config" && noun !== "state directory";
+}
+
+/** In the order in which findings are told. */
+const KINDS: readonly IsolationFinding["kind"][] = ["config", "state", "workspace", "port", "derived", "spacing"];
+
+function kindOf(one: Place, other: Place): IsolationFinding["kind"] {
+  if (one.noun === "config" || other.noun === "config") return "config";
+  return one.noun === "state directory" && other.noun === "state directory" ? "state" : "workspace";
+}
+
+/** Two names of one file: hard links, or a mount of the file. */
+function isOneFile(path: string, other: string): boolean {
+  try {
+    const [one, two] = [statSync(path, { bigint: true }), statSync(other, { bigint: true })];
+    return one.dev === two.dev && one.ino === two.ino;
+  } catch {
+    return false; // one of them is not there, or not for this user to look at
+  }
+}
+
+/** Whether the kernel lets only one of two sockets have a port. */
+function areRivals(one: Target, { host, dualStack }: Target): boolean {
+  return overlaps(one.host, { address: host, family: host.includes(":") ? "IPv6" : "IPv4", v6only: !dualStack });
 }
 
 /** "ports 18800-18899, 18901". */
@@ -159,29 +250,4 @@ export function rangesOf(ports: readonly number[]): string {
   }
   const text = ranges.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join(", ");
   return /^\d+$/.test(text) ? `port ${text}` : `ports ${text}`;
-}
-
-function placeAt(path: string): Place {
-  return { path: resolve(path), identity: identityOf(path, MAX_LINKS) };
-}
-
-/** Device and inode, which a bind mount does not change; of what is missing, those of what it would lie in, and its name. */
-function identityOf(path: string, links: number): string {
-  try {
-    const { dev, ino } = statSync(path, { bigint: true });
-    return `${dev}:${ino}`;
-  } catch (error) {
-    if (codeOf(error) !== "ENOENT") return resolve(path);
-  }
-  const parent = dirname(path);
-  const name = basename(path);
-  if (parent === path) return path;
-  if (name === "..") return identityOf(resolve(path), links);
-  const target = linkAt(path);
-  if (target !== null && links > 0) return identityOf(resolve(realpathSync(parent), target), links - 1);
-  return join(identityOf(parent, links), seemsToIgnoreCase(parent) ? name.normalize("NFC").toLowerCase() : name);
-}
-
-function linkAt(path: string): string | null {
-  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? readlinkSync(path) : null;
 }

@@ -104,7 +104,7 @@ function isOne(one: string, other: string): boolean {
     port,
   });
   const findings = between(instance(one, 1000), instance(other, 2000));
-  expect([0, 3, 5]).toContain(findings.length); // and each one's workspace is the other's state directory
+  expect([[], ["error config", "error state"]]).toContainEqual(findings); // a workspace that is its own state directory is no second place
   return findings.length > 0;
 }
 
