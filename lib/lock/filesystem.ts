@@ -1,6 +1,7 @@
 // Which filesystem a directory lies on, and whether hosts other than this one can write there too.
 
 import { readFileSync, statSync } from "node:fs";
+import { dirname } from "node:path";
 import { systemError } from "../errors.ts";
 import { isFailure, native } from "../native.ts";
 
@@ -30,6 +31,9 @@ const NETWORK: ReadonlyMap<number, string> = new Map([
   [0xbacbacbc, "vmhgfs"],
   [0xaad7aaea, "panfs"],
   [0x013111a8, "ibrix"],
+  // Of virtual machines. Docker Desktop's fakeowner even grants one lock twice now and then (docker/for-mac, issue 7004).
+  [0x6a656a63, "fakeowner"],
+  [0x7c7c6673, "prl_fs"],
 ]);
 
 const LOCAL: ReadonlyMap<number, string> = new Map([
@@ -78,15 +82,78 @@ export function filesystemOf(directory: string): Filesystem {
   return { type: LOCAL.get(magic) ?? `0x${magic.toString(16)}`, network: false };
 }
 
-/** The type in /proc/self/mountinfo, which names what is behind FUSE ("fuse.sshfs", "virtiofs"); proc_pid_mountinfo(5). */
+/** The type in /proc/self/mountinfo, which names what is behind FUSE ("fuse.sshfs", "virtiofs"). */
 function mountTypeOf(directory: string): string | null {
   const device = statSync(directory).dev;
   // makedev of <sys/sysmacros.h>, which is what st_dev packs.
   const major = Math.floor(device / 256) % 4096;
   const minor = (device % 256) + Math.floor(device / 2 ** 20) * 256;
-  for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
-    const [mount = "", source = ""] = line.split(" - ");
-    if (mount.split(" ")[2] === `${major}:${minor}`) return source.split(" ")[0] ?? null;
+  return mounts().find((mount) => mount.device === `${major}:${minor}`)?.type ?? null;
+}
+
+/**
+ * Where overlays show what is in `directory`, because it lies in one of their layers. A lock that is taken there is the overlay's own (its inodes are):
+ * who locks the layer itself does not meet it.
+ */
+export function overlaysOver(directory: string): string[] {
+  const ancestors = new Set(ancestorsOf(directory).map(identityOf));
+  const overlays = mounts().filter(({ type }) => type === "overlay");
+  return overlays
+    .filter(({ options }) => layersIn(options).some((layer) => ancestors.has(identityOf(layer))))
+    .map(({ point }) => point);
+}
+
+/** Directories that an overlay is made of, by the options of its mount: as far as they are told, and can be looked at from here. */
+function layersIn(options: string): string[] {
+  const values = options.split(",").flatMap((option) => {
+    const [, name, value = ""] = /^(upperdir|lowerdir\+?|datadir\+?)=(.*)$/.exec(option) ?? [];
+    const paths = decode(value);
+    // A colon that belongs to a path has a backslash before it.
+    return name === undefined ? [] : name === "lowerdir" ? paths.split(/(?<!\\):/) : [paths];
+  });
+  return values.map((value) => value.replace(/\\([\\:])/g, "$1")).filter((layer) => layer.startsWith("/"));
+}
+
+function ancestorsOf(path: string): string[] {
+  const parent = dirname(path);
+  return parent === path ? [path] : [path, ...ancestorsOf(parent)];
+}
+
+function identityOf(path: string): string {
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return path;
   }
-  return null;
+}
+
+interface Mount {
+  readonly device: string;
+  readonly point: string;
+  readonly type: string;
+  /** As they stand there: see `decode`. */
+  readonly options: string;
+}
+
+/** proc_pid_mountinfo(5). Empty where there is none. */
+function mounts(): Mount[] {
+  let table: string;
+  try {
+    table = readFileSync("/proc/self/mountinfo", "latin1");
+  } catch {
+    return [];
+  }
+  return table.split("\n").flatMap((line) => {
+    const [mount = "", source = ""] = line.split(" - ");
+    const [, , device, , point] = mount.split(" ");
+    const [type = "", , options = ""] = source.split(" ");
+    return device === undefined || point === undefined ? [] : { device, point: decode(point), type, options };
+  });
+}
+
+/** White space, commas and backslashes of a name are octal numbers there. */
+function decode(field: string): string {
+  const bytes = field.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
+  return Buffer.from(bytes, "latin1").toString();
 }

@@ -4,7 +4,7 @@ import { lstatSync, mkdtempSync, rmSync, type Stats, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { codeOf, reasonOf } from "../../errors.ts";
 import { tryLock } from "../../lock/file-lock.ts";
-import { filesystemOf } from "../../lock/filesystem.ts";
+import { filesystemOf, overlaysOver } from "../../lock/filesystem.ts";
 import { isWritable, type Resource } from "../../lock/resources.ts";
 import { native } from "../../native.ts";
 import { type Answer, answer, type Problem, type Scene } from "./scene.ts";
@@ -45,11 +45,18 @@ export function checkFilesystem({ resources, allowNetworkFilesystem }: Scene): A
         next: "move it to a local disk; or prove that no other host has it mounted, and set allowNetworkFilesystem",
       });
     }
+    for (const overlay of overlaysOver(directory)) {
+      problems.push({
+        evidence: `${directory} is a layer of the overlay at ${overlay}: a gateway that comes by there takes other locks`,
+        next: "use the directory by one of the two paths only; give it to a container as a volume, which is the same directory to both",
+      });
+    }
     // A directory of somebody else's above a missing one is none of ours to try anything in.
     const failure = directory === wanted && isWritable(directory) ? tryLockIn(directory, network) : "not tried";
     if (failure !== null && failure !== "not tried") problems.push(failure);
+    const limit = type === "overlayfs" ? ", among those who use this very mount of it" : "";
     evidence.push(
-      `${directory} is on ${type}, ${failure === null ? "where a lock was tried and excludes" : "where no lock was tried"}`,
+      `${directory} is on ${type}, ${failure === null ? `where a lock was tried and excludes${limit}` : "where no lock was tried"}`,
     );
   }
   return answer(evidence, problems);
