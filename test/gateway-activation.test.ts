@@ -16,6 +16,7 @@ const adopter = (options: object) => [process.execPath, fixturePath("run-adopter
 
 interface Scene {
   readonly port: number;
+  readonly reserve?: readonly number[];
   readonly host?: string | string[];
   readonly listen?: readonly (readonly [string, number])[];
   readonly reusePort?: boolean;
@@ -27,9 +28,9 @@ interface Scene {
   readonly command?: readonly string[];
 }
 
-async function supervisor({ port, host = "127.0.0.1", listen = [["127.0.0.1", port]], ...rest }: Scene) {
+async function supervisor({ port, reserve, host = "127.0.0.1", listen = [["127.0.0.1", port]], ...rest }: Scene) {
   const { stateDir = temporaryDirectory(), wrapped = false, command: other, ...flags } = rest;
-  const options = { stateDir, port, host };
+  const options = { stateDir, port, host, reserve };
   const command = wrapped
     ? [process.execPath, CLI, "run", "--state-dir", stateDir, "--port", String(port), "--", ...adopter(options)]
     : [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
@@ -130,6 +131,32 @@ describe("a socket that the supervisor passes", () => {
     systemd.send("start");
     await systemd.next("serving");
     await until(() => systemd.stderr.includes(`a socket for 127.0.0.1 port ${other} (LISTEN_FDS)`));
+  });
+
+  itActivates("for a reserved port is used as well: its clients wait for whoever serves it", async () => {
+    const [port, reserved] = [await freePort(), await freePort()];
+    const listen = [
+      ["127.0.0.1", reserved],
+      ["127.0.0.1", port],
+    ] as const;
+    const systemd = await supervisor({ port, reserve: [reserved], listen });
+    const early = ask(reserved);
+    for (let generation = 0; generation < 2; generation++) {
+      systemd.send("start");
+      const { pid } = await systemd.next("started");
+      const { addresses } = await systemd.next("acquired");
+      expect(addresses).toContainEqual({ address: "127.0.0.1", family: "IPv4", port: reserved, role: "reserved" });
+      await systemd.next("serving");
+      systemd.send(`tell serve ${reserved}`);
+      await systemd.next("done");
+      expect(await ask(reserved)).toBe(`pid ${pid}, reserved`);
+      if (generation === 0) expect(await early).toBe(`pid ${pid}, reserved`);
+      systemd.send("tell close");
+      await systemd.next("done");
+      systemd.send("tell exit");
+      await systemd.next("ended");
+    }
+    expect(systemd.stderr).toBe("");
   });
 
   itActivates("does not make two gateways of one state directory", async () => {

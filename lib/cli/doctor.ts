@@ -9,7 +9,8 @@ import { type Colour, paint, print, printJson, type Row, table } from "./termina
 
 /** @returns the exit code */
 export async function doctorCommand({ gateway, profile, health, json }: CommandOptions): Promise<number> {
-  const instances = profile === null ? [] : [profile, ...othersThan(profile)];
+  const { locks, reserve } = gateway;
+  const instances = profile === null ? [] : [{ ...profile, locks, reserve }, ...othersThan(profile)];
   const findings = await diagnose({ ...gateway, health, instances });
   const faults = findings.filter(({ ok }) => ok === false).length;
   const exitCode = faults === 0 ? EXIT.OK : EXIT.FAILURE;

@@ -11,6 +11,7 @@ import {
   checkReservedPort,
   checkScheme,
   checkTimeout,
+  DEFAULT_PORT,
   type GatewayOptions,
   invalidValue,
   type Scheme,
@@ -41,6 +42,10 @@ export interface CommandOptions {
   readonly named: boolean;
 }
 
+/** A port, or all that are derived from the gateway's own. */
+type ReservedPort = number | "derived";
+const DERIVED = "derived";
+
 /** What commander makes of the command line. */
 export interface ParsedOptions {
   readonly stateDir?: string;
@@ -51,7 +56,7 @@ export interface ParsedOptions {
   readonly app?: string;
   readonly lock?: readonly string[];
   readonly lockDir?: string;
-  readonly reserve?: readonly number[];
+  readonly reserve?: readonly ReservedPort[];
   readonly scheme?: Scheme;
   readonly timeout?: number;
   readonly healthPath?: string;
@@ -72,10 +77,11 @@ export function commonOptions(): Option[] {
     option("--profile <name>", "one of the user's gateways, by its name"),
     option("--app <name>", "the program that the profile is of (default: openclaw)"),
     option("--lock <path>", "one more file or directory that it alone may use; repeatable", each(checkPath)),
-    option("--reserve <ports>", "more ports that it claims: 18791 or 18800-18899; repeatable", (name, text, before) => [
-      ...((before as number[] | undefined) ?? []),
-      ...ports(name, text),
-    ]),
+    option(
+      "--reserve <ports>",
+      "more ports that it claims: 18791, 18800-18899, or derived; repeatable",
+      (name, text, before) => [...((before as ReservedPort[] | undefined) ?? []), ...ports(name, text)],
+    ),
     option("--lock-dir <directory>", "where all its lock files lie, if not beside their resources", checkPath),
     option("--scheme <scheme>", "ws, wss, http or https (default: ws)", checkScheme),
     option("--no-loopback-guard", "it was started without a guard on the other loopback family"),
@@ -119,8 +125,9 @@ export function number(text: string): number | string {
   return /^(\d+(\.\d+)?|Infinity)$/.test(text) ? Number(text) : text;
 }
 
-function ports(name: string, text: string): readonly number[] {
-  return text.split(",").flatMap((part) => {
+function ports(name: string, text: string): readonly ReservedPort[] {
+  return text.split(",").flatMap((part): readonly ReservedPort[] => {
+    if (part === DERIVED) return [DERIVED];
     const [, first, last] = /^(\d+)-(\d+)$/.exec(part) ?? [part, part, part];
     const from = checkReservedPort(name, number(first ?? part));
     const to = checkReservedPort(name, number(last ?? part));
@@ -139,13 +146,14 @@ export async function resolveOptions(parsed: ParsedOptions): Promise<CommandOpti
   const { stateDir, config, host, port, profile, app, lock, lockDir, reserve, scheme, timeout } = parsed;
   const isPlain = stateDir !== undefined && profile === undefined && app === undefined;
   const resolved = isPlain ? null : await profileFrom(parsed, profile);
+  const base = resolved?.port ?? port ?? DEFAULT_PORT;
   return {
     gateway: {
       ...(isPlain ? { stateDir, configPath: config, port } : (resolved as Profile).options),
       host,
       locks: lock,
       lockDir,
-      reserve,
+      reserve: await portsFrom(reserve, base),
       scheme,
       timeout,
       allowNetworkFilesystem: parsed.allowNetworkFilesystem,
@@ -156,6 +164,21 @@ export async function resolveOptions(parsed: ParsedOptions): Promise<CommandOpti
     json: parsed.json === true,
     named: [stateDir, config, profile, app, lock, lockDir].some((value) => value !== undefined),
   };
+}
+
+/**
+ * What `--reserve` comes to for a gateway at `base`.
+ *
+ * @throws UsageError
+ */
+export async function portsFrom(
+  reserve: readonly ReservedPort[] | undefined,
+  base: number,
+): Promise<readonly number[] | undefined> {
+  if (!reserve?.includes(DERIVED)) return reserve as readonly number[] | undefined;
+  if (base === 0) throw new UsageError("--reserve derived: with --port 0 nobody knows yet what they are derived from");
+  const { derivedFrom, derivedPorts } = await import("../profile/profile.ts");
+  return reserve.flatMap((port) => (port === DERIVED ? derivedPorts(derivedFrom(base)) : port));
 }
 
 /** @throws UsageError */

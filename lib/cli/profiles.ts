@@ -3,19 +3,24 @@
 import { EXIT } from "../errors.ts";
 import { checkIsolation, type IsolationFinding } from "../profile/isolation.ts";
 import type { Profile } from "../profile/profile.ts";
-import { type ParsedOptions, profileFrom } from "./options.ts";
+import { type ParsedOptions, portsFrom, profileFrom } from "./options.ts";
 import { paint, print, printJson, type Row, table } from "./terminal.ts";
 
 /** @returns the exit code */
 export async function profilesCommand(names: readonly string[], parsed: ParsedOptions): Promise<number> {
-  const profiles = await Promise.all([...new Set(names)].map((name) => profileFrom(parsed, name)));
+  const profiles = await Promise.all(
+    [...new Set(names)].map(async (name) => {
+      const profile = await profileFrom(parsed, name);
+      return { ...profile, locks: parsed.lock, reserve: await portsFrom(parsed.reserve, profile.port) };
+    }),
+  );
   const findings = checkIsolation(profiles).map(({ instances: [a, b], ...finding }) => ({
     ...finding,
     instances: [nameOf(a), nameOf(b)],
   }));
   const isIsolated = findings.every(({ level }) => level !== "error");
   const exitCode = isIsolated ? EXIT.OK : EXIT.FAILURE;
-  const shown = profiles.map(({ options: _, ...profile }) => profile);
+  const shown = profiles.map(({ options: _, locks: _locks, reserve: _reserve, ...profile }) => profile);
   await (parsed.json
     ? printJson({ ok: isIsolated, exitCode, profiles: shown, findings })
     : print(format(shown, findings, isIsolated)));

@@ -81,8 +81,6 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
     async (options, _own, command) => {
       if (!args.includes("--") || command.length === 0)
         throw new UsageError(`write -- and the program after the options: ${RUN_USAGE}`);
-      if (options.gateway.reserve !== undefined)
-        throw new UsageError("run claims no more ports than one in this version: leave out --reserve");
       const { runCommand } = await import("./run.ts");
       const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR);
       return await runCommand(command, { ...options.gateway, tell });
@@ -90,6 +88,7 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
     [
       ["gateway-lock run --state-dir .gateway -- node server.js", "it finds its socket at descriptor 3 (LISTEN_FDS)"],
       ["gateway-lock run --profile rescue --timeout 10000 -- python3 server.py", "give the old one 10 s to leave"],
+      ["gateway-lock run --profile rescue --reserve derived -- node server.js", "and keep its derived ports for it"],
     ],
     "the program's; 126 it can't be executed, 127 it is not there; 75 a duplicate, 78 under systemd",
   )
@@ -184,6 +183,7 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
     },
     [
       ["gateway-lock profiles default rescue", "exit code 1 if they have something in common"],
+      ["gateway-lock profiles default rescue --reserve derived", "the same if each claims its derived ports as well"],
       ["gateway-lock profiles rescue --json", "where it keeps its files, and its port"],
     ],
     "0 isolated, 1 not",
@@ -196,7 +196,9 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
 export function gatewayOptions(program: Command): string {
   return program.options
     .map((option) => ({ option, name: option.attributeName() }))
-    .filter(({ name }) => program.getOptionValueSource(name) === "cli" && name !== "timeout" && name !== "json")
+    .filter(
+      ({ name }) => program.getOptionValueSource(name) === "cli" && !["timeout", "json", "reserve"].includes(name),
+    )
     .flatMap(({ option, name }) =>
       [program.getOptionValue(name)]
         .flat()

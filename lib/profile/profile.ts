@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { homedir, userInfo } from "node:os";
-import { join, resolve } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { badPort, checkNames, checkPath, checkPort, DEFAULT_PORT, invalidType, invalidValue } from "../options.ts";
 
 /** What `resolveProfile` takes. Options win over the environment, the environment over defaults. */
@@ -13,11 +13,14 @@ export interface ProfileOptions {
   profile?: string | undefined;
   /** 0–65535. Default: `<APP>_GATEWAY_PORT`, else 18789, or the named profile's own. */
   port?: number | undefined;
-  /** A leading `~` is `home`. Default: `<APP>_STATE_DIR`, else `~/.<app>` or `~/.<app>-<profile>`. */
+  /**
+   * It may begin with `~`, `$HOME` or `$XDG_STATE_HOME` (or `_CONFIG_`, `_DATA_`), on Windows with `%USERPROFILE%`, `%APPDATA%` or
+   * `%LOCALAPPDATA%`; so may a variable's value. Default: `<APP>_STATE_DIR`, else `~/.<app>` or `~/.<app>-<profile>`.
+   */
   stateDir?: string | undefined;
-  /** A leading `~` is `home`. Default: `<APP>_CONFIG_PATH`, else `<stateDir>/<app>.json`. */
+  /** As `stateDir`. Default: `<APP>_CONFIG_PATH`, else `<stateDir>/<app>.json`. */
   configPath?: string | undefined;
-  /** Where the variables come from. An empty one counts as missing. Default: `process.env`. */
+  /** Where the variables come from. An empty one counts as missing; on Windows their case does not count. Default: `process.env`. */
   env?: { readonly [name: string]: string | undefined } | undefined;
   /** The user's home directory. Default: what `env` says (`HOME`, on Windows `USERPROFILE`), else the system. */
   home?: string | undefined;
@@ -74,6 +77,9 @@ const CDP = [11, 110] as const;
 /**
  * Which state directory, config and port a profile has. Nothing is made, and nothing is looked at but the environment.
  *
+ * `XDG_STATE_HOME` and its like do not move `~/.<app>`: a login shell may have them where a service has not, and the same profile would then be
+ * two gateways. Who wants that says so: `<APP>_STATE_DIR='$XDG_STATE_HOME/<app>'`.
+ *
  * A named profile without a port has a stable one: 18789 + 120 × (1 + the first 32 bits of the name's SHA-256, mod 100). Two
  * names in a hundred share one; `checkIsolation` tells.
  *
@@ -87,13 +93,13 @@ export function resolveProfile(options: ProfileOptions = {}): Profile {
   const env = checkEnvironment(given.env);
   const variable = (suffix: string) => {
     const name = `${app.toUpperCase().replace(/[^A-Z0-9]/g, "_")}_${suffix}`;
-    return { name, value: env[name] || undefined };
+    return { name, value: readVariable(env, name) };
   };
   const home = () => homeOf(given.home, env);
   /** The option, else the variable. */
   const path = (name: string, option: string | undefined, suffix: string): string | undefined => {
     const source = option === undefined ? variable(suffix) : { name, value: option };
-    return source.value === undefined ? undefined : expand(checkPath(source.name, source.value), home);
+    return source.value === undefined ? undefined : expand(checkPath(source.name, source.value), home, env);
   };
 
   const profile = profileOf(given.profile, variable("PROFILE"));
@@ -123,6 +129,8 @@ export function derivedPorts({ browserControl, cdp: [first, last] }: Profile["de
   const cdp = Array.from({ length: last - first + 1 }, (_, index) => first + index);
   return [browserControl, ...cdp].filter((port) => port > 0 && port <= LAST_PORT);
 }
+
+type Environment = NonNullable<ProfileOptions["env"]>;
 
 interface Variable {
   readonly name: string;
@@ -158,21 +166,45 @@ function checkName(name: string, value: unknown): string {
   throw invalidValue(name, value, problem);
 }
 
-function checkEnvironment(value: unknown): NonNullable<ProfileOptions["env"]> {
+function checkEnvironment(value: unknown): Environment {
   if (value === undefined) return process.env;
   if (typeof value !== "object" || value === null) throw invalidType("env", "an object of strings", value);
-  return value as NonNullable<ProfileOptions["env"]>;
+  return value as Environment;
 }
 
-/** Units and .env files are not read by a shell: there a `~` would become a directory of that name. */
-function expand(path: string, home: () => string): string {
-  const isHome = path === "~" || path.startsWith("~/") || (process.platform === "win32" && path.startsWith("~\\"));
-  return resolve(isHome ? join(home(), path.slice(1)) : path);
+const IS_WINDOWS: boolean = process.platform === "win32";
+
+/**
+ * What a path may begin with, and where that is below the home directory if the variable says nothing: by the XDG Base Directory
+ * Specification, where a relative path says nothing either, and as Windows has it.
+ */
+const PLACES: Readonly<Record<string, string>> = IS_WINDOWS
+  ? { USERPROFILE: "", APPDATA: "AppData\\Roaming", LOCALAPPDATA: "AppData\\Local" }
+  : { HOME: "", XDG_CONFIG_HOME: ".config", XDG_DATA_HOME: ".local/share", XDG_STATE_HOME: ".local/state" };
+const PLACE: RegExp = IS_WINDOWS ? /^(?:~|%(\w+)%)(?=[\\/]|$)/ : /^(?:~|\$(\w+)|\$\{(\w+)\})(?=\/|$)/;
+
+/** Units and .env files are not read by a shell: there a `~` or `$HOME` would become a directory of that name. */
+function expand(path: string, home: () => string, env: Environment): string {
+  const [prefix, plain, braced] = PLACE.exec(path) ?? [];
+  if (prefix === undefined) return resolve(path);
+  const written = plain ?? braced ?? "";
+  const name = IS_WINDOWS ? written.toUpperCase() : written;
+  const below = prefix === "~" ? "" : PLACES[name];
+  if (below === undefined) return resolve(path);
+  const named = below === "" ? undefined : readVariable(env, name);
+  const place = named !== undefined && isAbsolute(named) ? named : join(home(), below);
+  return resolve(join(place, path.slice(prefix.length)));
 }
 
-function homeOf(option: string | undefined, env: NonNullable<ProfileOptions["env"]>): string {
+/** An empty one is none. */
+function readVariable(env: Environment, name: string): string | undefined {
+  const spelling = IS_WINDOWS ? Object.keys(env).find((key) => key.toUpperCase() === name) : name;
+  return (spelling === undefined ? undefined : env[spelling]) || undefined;
+}
+
+function homeOf(option: string | undefined, env: Environment): string {
   if (option !== undefined) return resolve(checkPath("home", option));
-  const named = env[process.platform === "win32" ? "USERPROFILE" : "HOME"];
+  const named = readVariable(env, IS_WINDOWS ? "USERPROFILE" : "HOME");
   try {
     // An empty HOME would be the working directory, and os.homedir() believes it.
     return resolve(named || homedir() || userInfo().homedir);

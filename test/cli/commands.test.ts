@@ -296,3 +296,15 @@ it("profiles shows what names come to: 0 where they are isolated, 1 where they s
   expect(people).toMatchObject({ code: 1, stderr: "" });
   expect(people.stdout).toMatch(/^conflict\n[\s\S]*^error +\S/m);
 });
+
+it("profiles compares what each of them would reserve as well", async () => {
+  const env = { HOME: temporaryDirectory() };
+  const kindsWith = async (...args: string[]) => {
+    const { json } = await runForJson(["profiles", "default", "rescue", ...args], { env });
+    return json.findings.map(({ kind }: { kind: string }) => kind);
+  };
+  expect(await kindsWith("--reserve", "derived")).toEqual([]);
+  expect(await kindsWith("--reserve", "derived,9000")).toEqual(["derived"]);
+  expect(await kindsWith("--reserve", "derived", "--port", "20000")).toEqual(["port", "derived"]);
+  expect(await kindsWith("--lock", env.HOME)).toEqual(["workspace"]);
+});

@@ -20,14 +20,20 @@ const itRunsPython = itWhere(hasPython && isLinux, "needs Python on Linux");
 interface Claim {
   readonly stateDir: string;
   readonly port: number;
+  readonly reserve?: readonly number[];
 }
 
 async function aClaim(): Promise<Claim> {
   return { stateDir: temporaryDirectory(), port: await freePort() };
 }
 
-function argumentsFor({ stateDir, port }: Claim, command: readonly string[], options: readonly string[] = []) {
-  return [CLI, "run", "--state-dir", stateDir, "--port", String(port), ...options, "--", ...command];
+function argumentsFor(
+  { stateDir, port, reserve = [] }: Claim,
+  command: readonly string[],
+  options: readonly string[] = [],
+) {
+  const reserved = reserve.length === 0 ? [] : ["--reserve", reserve.join(",")];
+  return [CLI, "run", "--state-dir", stateDir, "--port", String(port), ...reserved, ...options, "--", ...command];
 }
 
 function run(
@@ -299,6 +305,38 @@ describe("a program that uses this package", () => {
     expect(await bodyFrom(claim.port)).toBe(`adopter ${owner}`);
     expect(pid).toBeUndefined();
     process.kill(owner ?? 0, "SIGKILL");
+  });
+});
+
+describe("reserved ports", () => {
+  it("are kept for a program that knows nothing of them, until it has ended", async () => {
+    const reserved = await freePort();
+    const claim = { ...(await aClaim()), reserve: [reserved] };
+    const wrapper = run(claim, node());
+    const { pid } = await wrapper.next("serving");
+    expect(await isPortFree(reserved)).toBe("EADDRINUSE");
+    await expect(bodyFrom(reserved)).rejects.toMatchObject({ cause: { code: "ECONNREFUSED" } });
+    // Whoever is left of the two holds them.
+    wrapper.child.kill("SIGKILL");
+    await once(wrapper.child, "exit");
+    expect(await refusalOf({ stateDir: temporaryDirectory(), port: reserved })).toMatchObject({ listener: { pid } });
+    process.kill(pid, "SIGKILL");
+    await wrapper.exited;
+    expect(await isPortFree(reserved)).toBe("free");
+  });
+
+  it("go to a program that takes the claim over and serves them", async () => {
+    const reserved = await freePort();
+    const claim = { ...(await aClaim()), reserve: [reserved] };
+    const wrapper = run(claim, adopter(claim));
+    const { pid, addresses } = await wrapper.next("acquired");
+    expect(addresses).toContainEqual({ address: "127.0.0.1", family: "IPv4", port: reserved, role: "reserved" });
+    await wrapper.next("serving");
+    expect([await bodyFrom(claim.port), await bodyFrom(reserved)]).toEqual([`adopter ${pid}`, `reserved ${pid}`]);
+    wrapper.send("close");
+    await wrapper.next("closed");
+    await until(() => locksOf(wrapper.pid).length === 0);
+    expect(await isPortFree(reserved)).toBe("free");
   });
 });
 

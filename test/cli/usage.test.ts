@@ -126,7 +126,16 @@ it.each([
   [["run", "--port", "5"], "write -- and the program after the options", "run --help"],
   [["run", "node", "server.js"], "write -- and the program after the options", "run --help"],
   [["run", "sh", "-c", "true"], "unknown option '-c'; write -- before the program: gateway-lock run", "run --help"],
-  [["run", "--reserve", "18791", "--", "true"], "run claims no more ports than one in this version", "run --help"],
+  [
+    ["run", "--reserve", "derived", "--port", "0", "--", "true"],
+    "--reserve derived: with --port 0 nobody knows",
+    "run --help",
+  ],
+  [
+    ["run", "--reserve", "derive", "--", "true"],
+    `The "--reserve" option must be a number. Received 'derive'`,
+    "run --help",
+  ],
   [["run", "--prot", "5", "--", "node"], "unknown option '--prot'; did you mean --port?", "run --help"],
   [[], "no command is given", "--help"],
 ])("a mistake: %j", async (args, message, help) => {

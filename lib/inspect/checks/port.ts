@@ -198,7 +198,7 @@ export async function checkEphemeralRange({ options, readings, reserve }: Scene)
   );
 }
 
-/** Whether somebody has a port that follows from the gateway's. */
+/** Whether somebody has a port that follows from the gateway's, or that it is to reserve. */
 export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
   const place = await placeOf(scene);
   if (place === null) return NO_PORT;
@@ -208,21 +208,33 @@ export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
   const problems: Problem[] = [];
   const hidden: number[] = [];
   const strangers = new Map<string, number[]>();
-  for (const listener of await findListenersOn(hosts, derivedPorts(derived), picture.holders)) {
-    const isOurs = isOfOwner(listener);
-    if (isOurs === null) hidden.push(listener.port);
-    if (isOurs === false)
-      strangers.set(describe(listener), [...(strangers.get(describe(listener)) ?? []), listener.port]);
+  const judge = (who: Pick<SeenListener, "pid" | "command">, at: number, does: string) => {
+    const isOurs = isOfOwner(who);
+    if (isOurs === null) hidden.push(at);
+    if (isOurs !== false) return;
+    const words = `${describe(who)} ${does}`;
+    strangers.set(words, [...(strangers.get(words) ?? []), at]);
+  };
+  const ports = new Set([...derivedPorts(derived), ...scene.reserve]);
+  for (const listener of await findListenersOn(hosts, [...ports], picture.holders))
+    judge(listener, listener.port, "listens on");
+  // Only a port that is to be bound is taken by somebody who does not listen.
+  for (const reserved of scene.reserve) {
+    for (const host of hosts) {
+      const { use, listener } = findPortOwner(host, reserved, picture.holders);
+      if (use === "bound") judge(listener, reserved, "has bound, without listening,");
+    }
   }
-  for (const [stranger, ports] of strangers) {
+  for (const [words, taken] of strangers) {
+    const isDerived = taken.every((one) => derivedPorts(derived).includes(one));
     problems.push({
-      evidence: `${stranger} listens on ${rangesOf(ports)}, derived from ${port}`,
+      evidence: `${words} ${rangesOf(taken)}, ${isDerived ? `derived from ${port}` : "which the gateway is to reserve"}`,
       next: "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
     });
   }
   if (problems.length === 0 && hidden.length > 0)
     return unchecked(
-      `whether those who listen belong to the gateway can't be seen by this user: ${rangesOf(hidden)}`,
+      `whether those who have them belong to the gateway can't be seen by this user: ${rangesOf(hidden)}`,
       LOOK,
     );
   if (derived.cdp[1] > LAST_PORT)
@@ -230,5 +242,7 @@ export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
       evidence: `port ${port} leaves no room for all derived ports: they end at ${derived.cdp[1]}`,
       next: `choose a port up to ${LAST_PORT - 110}`,
     });
-  return answer([`nobody else listens on ${derived.browserControl} or ${derived.cdp.join("-")}`], problems);
+  const others = scene.reserve.filter((one) => !derivedPorts(derived).includes(one));
+  const more = others.length === 0 ? "" : `, nor on ${rangesOf(others)}`;
+  return answer([`nobody else listens on ${derived.browserControl} or ${derived.cdp.join("-")}${more}`], problems);
 }
