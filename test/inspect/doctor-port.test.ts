@@ -285,6 +285,27 @@ describe("derived-ports", () => {
     expect((await findingOf("derived-ports", options)).evidence).not.toMatch(evidence);
   });
 
+  itWhere(isLinux && hasPython && kernelIsAtLeast(6, 8), "needs Linux 6.8 and Python")(
+    "one to be reserved that a stranger has bound without listening; the gateway's own reservation is none",
+    async () => {
+      const reserved = await freePort();
+      const options = { ...(await aGateway()), reserve: [reserved] };
+      const gateway = await acquire(options);
+      const evidence = (await findingOf("derived-ports", options)).evidence;
+      expect(evidence).not.toContain("reserve");
+      expect(evidence).toMatch(`nor on port ${reserved}`);
+      await gateway.close();
+      const stranger = await aBinder(reserved, "127.0.0.1");
+      expectFault(
+        await findingOf("derived-ports", options),
+        new RegExp(
+          `pid ${stranger.pid} .* has bound, without listening, port ${reserved}, which the gateway is to reserve`,
+        ),
+        /stop that process/,
+      );
+    },
+  );
+
   itOnLinux("a port with no room above", async () => {
     const options = { ...(await aGateway()), port: 65_500 };
     expectFault(await findingOf("derived-ports", options), /no room for all derived ports/, /up to 65425/);
