@@ -29,6 +29,6 @@ export type {
 export type { IsolationFinding, ProfileInstance } from "./profile/isolation.ts";
 export { checkIsolation } from "./profile/isolation.ts";
 export type { Profile, ProfileOptions } from "./profile/profile.ts";
-export { resolveProfile } from "./profile/profile.ts";
+export { derivedPorts, resolveProfile } from "./profile/profile.ts";
 export type { Acquired, LeftInControl } from "./supervisor/supervise.ts";
 export { superviseGateway } from "./supervisor/supervise.ts";

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { hasPython, itWhere } from "./support/capabilities.ts";
+import { canUnshareNet, hasPython, itWhere } from "./support/capabilities.ts";
 import { TestProcess } from "./support/processes.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
 import { Tools } from "./support/tools.ts";
@@ -272,3 +272,23 @@ describe("Kubernetes", () => {
     await expectToTell(startupProbe.exec.command);
   });
 });
+
+itWhere(canUnshareNet, "no network namespaces")(
+  "profiles.mjs runs side by side with another profile, and each of five overlaps is refused with a reason of its own",
+  () => {
+    // Its ports are real: in a network of its own it meets nobody else's.
+    const command = ["sh", "-ec", 'ip link set lo up; exec "$@"', "sh", process.execPath, path("demo-profiles.mjs")];
+    const { stdout, stderr, status } = spawnSync("unshare", ["--user", "--map-root-user", "--net", ...command], {
+      encoding: "utf8",
+    });
+    expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
+    const told = (what: string) =>
+      expect(stdout).toMatch(
+        new RegExp(`would share ${what}.*\\n.*already listening.*\\n.*pid \\d+ .*\\n +exit code 75\\n`),
+      );
+    expect(stdout).toMatch(/18791: "browser control of main"\n.*25511: "browser control of rescue"/);
+    for (const what of ["a config", "a state directory", "a workspace", "the port", "most of its derived ports"])
+      told(what);
+    expect(stdout).toMatch(/third: pid \d+ owns ws:\/\/127\.0\.0\.1:29469/);
+  },
+);

@@ -124,7 +124,7 @@ export function derivedFrom(port: number): Profile["derived"] {
   return { browserControl: derive(BROWSER_CONTROL), cdp: [derive(CDP[0]), derive(CDP[1])] };
 }
 
-/** All derived ports that there are, browser control first. */
+/** All derived ports that there are, browser control first: for `reserve` of acquireGateway, as they are. None while `port` is 0. */
 export function derivedPorts({ browserControl, cdp: [first, last] }: Profile["derived"]): number[] {
   const cdp = Array.from({ length: last - first + 1 }, (_, index) => first + index);
   return [browserControl, ...cdp].filter((port) => port > 0 && port <= LAST_PORT);
