@@ -29,7 +29,8 @@ it.each(examples)("the example at line $line runs", async ({ code }) => {
   // Most examples leave the port out: give them one that does not meet a gateway of this machine.
   const own = code
     .replace(/(acquire|supervise)Gateway\(\{(?![^}]*port:)/g, `$1Gateway({ port: ${port},`)
-    .replaceAll("18789", String(port));
+    .replaceAll("18789", String(port))
+    .replaceAll("18791", String(port + 2));
   writeFileSync(join(project, "example.mjs"), own);
 
   const run = new TestProcess(process.execPath, [fixturePath("run-snippet.mjs"), join(project, "example.mjs")], {
