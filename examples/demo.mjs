@@ -89,11 +89,13 @@ async function demo() {
   console.log(`6. SIGTERM ends it in good order, with exit code ${status}.`);
 }
 
-const timer = setTimeout(() => {
-  console.error(`the demo did not end within ${DEADLINE / 1000} s`);
+function giveUp(reason) {
+  console.error(`demo: ${reason}`);
   process.exitCode = 1;
   for (const child of children) child.kill("SIGKILL");
-}, DEADLINE);
+}
+const timer = setTimeout(() => giveUp(`it did not end within ${DEADLINE / 1000} s`), DEADLINE);
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => giveUp(`told to end by ${signal}`));
 try {
   await demo();
 } catch (error) {

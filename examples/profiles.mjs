@@ -10,8 +10,14 @@ import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 import { acquireGateway, derivedPorts, GatewayLockError, resolveProfile } from "gateway-lock";
 
-const { values } = parseArgs({ options: { profile: { type: "string" } } });
-const profile = resolveProfile({ app: "demo", profile: values.profile });
+let profile;
+try {
+  const { values } = parseArgs({ options: { profile: { type: "string" } } });
+  profile = resolveProfile({ app: "demo", profile: values.profile });
+} catch (error) {
+  console.error(error.message);
+  process.exit(64); // EX_USAGE
+}
 const name = profile.profile ?? "main";
 const workspace = process.env.DEMO_WORKSPACE ?? profile.workspace;
 mkdirSync(workspace, { recursive: true, mode: 0o700 }); // what is locked has to be there

@@ -247,6 +247,23 @@ export function printable(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ");
 }
 
+/** "18800-18899,18901". */
+export function formatPorts(ports: readonly number[]): string {
+  const ranges: [number, number][] = [];
+  for (const port of [...new Set(ports)].sort((a, b) => a - b)) {
+    const last = ranges.at(-1);
+    if (last !== undefined && port === last[1] + 1) last[1] = port;
+    else ranges.push([port, port]);
+  }
+  return ranges.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join(",");
+}
+
+/** "ports 18800-18899, 18901". */
+export function rangesOf(ports: readonly number[]): string {
+  const text = formatPorts(ports).replaceAll(",", ", ");
+  return /^\d+$/.test(text) ? `port ${text}` : `ports ${text}`;
+}
+
 /** As it is typed in a POSIX shell. */
 export function quote(text: string): string {
   return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;

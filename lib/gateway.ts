@@ -20,8 +20,10 @@ import { callAt, pause } from "./lock/wait.ts";
 import { isFailure, native } from "./native.ts";
 import {
   checkBoolean,
+  checkHost,
   checkMetadata,
   checkNames,
+  checkPort,
   checkTimeout,
   type GatewayOptions,
   type Metadata,
@@ -120,7 +122,9 @@ async function bindAndPublish(
     const inherited = new InheritedSockets(inheritance?.sockets ?? activatedSockets());
     ports = await whileDying(patience, () => claimPorts(options, inherited));
     for (const fd of inherited.used) inheritance?.use(fd);
-    if (inherited.unused.length > 0) warnOfUnused(inherited.unused);
+    // What `gateway-lock run` has kept, and nobody asks for, is given back when the claim is complete.
+    for (const { fd } of inherited.leftOver) inheritance?.use(fd);
+    warnOfUnused(inherited);
     const gateway = new Gateway(locks, ports, fields, options.scheme, chronicle);
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
@@ -133,11 +137,17 @@ async function bindAndPublish(
   }
 }
 
-function warnOfUnused(sockets: readonly string[]): void {
-  process.emitWarning(
-    `this process was started with a socket for ${sockets.join(" and ")} (LISTEN_FDS), which is none of the gateway's: unless something else accepts there, its clients wait for ever`,
-    "GatewayLockWarning",
-  );
+function warnOfUnused({ unused, leftOver }: InheritedSockets): void {
+  if (unused.length > 0)
+    process.emitWarning(
+      `this process was started with a socket for ${unused.join(" and ")} (LISTEN_FDS), which is none of the gateway's: unless something else accepts there, its clients wait for ever`,
+      "GatewayLockWarning",
+    );
+  if (leftOver.length > 0)
+    process.emitWarning(
+      `gateway-lock run has kept ${leftOver.map(({ name }) => name).join(" and ")} for this process, whose options do not ask for it: it is given back`,
+      "GatewayLockWarning",
+    );
 }
 
 interface Patience {
@@ -257,9 +267,10 @@ export class Gateway {
    * queue; those of a reserved port are refused (on Windows and macOS they wait too).
    *
    * @throws GatewayLockError `HANDOFF_FAILED`: the port is served already, is not part of this claim, or the gateway is
-   * closed; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`
+   * closed; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`, RangeError `ERR_SOCKET_BAD_PORT`
    */
   async listen(server: Server, port: number = this.port): Promise<void> {
+    checkPort("port", port);
     const where = { host: this.host, port };
     if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
     const listener = this.#ports.get(port);
@@ -274,21 +285,24 @@ export class Gateway {
    * listens from now on, so clients wait in its queue until the child accepts; whether the child calls listen(2) once more does not matter. It
    * is the first host's; `address` names another one.
    *
-   * The descriptor stays this gateway's: don't close it. Ask again for another child, say after the first one has ended. What has
-   * been given away goes on serving until whoever has it ends, also after `close()`: end it before.
+   * The descriptor stays this gateway's: don't close it. Ask again for another child, after the first one has ended; `listen()` does not
+   * take the port any more. Whoever has the descriptor keeps the port until it ends, also after `close()` and when this process is
+   * killed: end it before, and let it end when it loses its parent.
    *
    * @throws GatewayLockError `HANDOFF_FAILED`: the port is not reserved, or not at that address; it is served in this process; the gateway is
-   * closed; or the system has no descriptors of sockets, as Windows
+   * closed; or the system has no descriptors of sockets, as Windows. TypeError and RangeError for what is no port or address
    */
   claim(port: number, address: string = this.host): number {
-    const where = { host: address, port };
+    checkPort("port", port);
+    const host = checkHost("address", address);
+    const where = { host, port };
     if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
     if (port === this.port)
       throw handOffFailed(`port ${port} is the gateway's own, and not reserved: serve it by listen()`, where);
     const listener = this.#ports.get(port);
     if (listener === undefined)
       throw handOffFailed(`port ${port} is not part of this claim: name it in \`reserve\``, where);
-    return listener.lend(address);
+    return listener.lend(host);
   }
 
   /**

@@ -20,8 +20,8 @@ export interface Descriptors {
   readonly listeners: readonly number[];
   readonly guards: readonly number[];
   readonly locks: readonly number[];
-  /** A supervisor listens by the listeners too, and goes on when this gateway is gone. */
-  readonly shared: boolean;
+  /** Those by which a supervisor listens too, and goes on when this gateway is gone. */
+  readonly shared: readonly number[];
 }
 
 /** The first descriptor of the systemd protocol (SD_LISTEN_FDS_START of sd-daemon.h). */
@@ -65,7 +65,7 @@ export class Inheritance {
     return {
       listeners: listenersFrom(this.#word("LISTEN_PID"), this.#word("LISTEN_FDS")),
       guards: numbersIn(this.#word(GUARDS)),
-      shared: this.#word(SHARED) === "1",
+      shared: numbersIn(this.#word(SHARED)),
     };
   }
 
@@ -124,14 +124,15 @@ function identityOf(fd: number): string {
 export interface PassedSockets {
   readonly listeners: readonly number[];
   readonly guards: readonly number[];
-  /** Whoever passed them listens by them too, and goes on when this gateway is gone. */
-  readonly shared: boolean;
+  /** Those by which whoever passed them listens too, and goes on when this gateway is gone. */
+  readonly shared: readonly number[];
 }
 
 /** By a supervisor. Only to the main thread: another one could take what this one has taken. */
 export function activatedSockets(): PassedSockets {
   const { LISTEN_PID, LISTEN_FDS } = process.env;
-  return { listeners: isMainThread ? listenersFrom(LISTEN_PID, LISTEN_FDS) : [], guards: [], shared: true };
+  const listeners = isMainThread ? listenersFrom(LISTEN_PID, LISTEN_FDS) : [];
+  return { listeners, guards: [], shared: listeners };
 }
 
 function listenersFrom(pid: string | undefined, count: string | undefined): readonly number[] {
@@ -203,18 +204,18 @@ export class Child {
   }
 }
 
-/** What the environment of a child has to say that is started with `descriptors` from FIRST_DESCRIPTOR on, in the order of Descriptors, and then a channel. */
+/** What the environment of a child has to say that is started with `descriptors` from FIRST_DESCRIPTOR on: listeners, locks, guards, and then a channel. */
 export function wordsFor({ listeners, guards, locks, shared }: Descriptors): { readonly [name: string]: string } {
-  let next = FIRST_DESCRIPTOR;
-  const numbers = (count: number) => Array.from({ length: count }, () => next++).join(",");
-  next += listeners.length;
+  const passed = [...listeners, ...locks, ...guards];
+  const numbers = (descriptors: readonly number[]) =>
+    descriptors.map((fd) => FIRST_DESCRIPTOR + passed.indexOf(fd)).join(",");
   return {
     LISTEN_FDS: String(listeners.length),
     LISTEN_FDNAMES: listeners.map(() => "gateway").join(":"),
-    [LOCKS]: numbers(locks.length),
-    [GUARDS]: numbers(guards.length),
-    [CHANNEL]: numbers(1),
-    [SHARED]: shared ? "1" : "0",
+    [LOCKS]: numbers(locks),
+    [GUARDS]: numbers(guards),
+    [CHANNEL]: String(FIRST_DESCRIPTOR + passed.length),
+    [SHARED]: numbers(shared),
   };
 }
 

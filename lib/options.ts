@@ -168,7 +168,7 @@ const DEFAULT_RETRY_INTERVAL = 5000; // ms
 const DEFAULT_RETRY_LIMIT = 300_000; // ms
 const SCHEMES: readonly Scheme[] = ["ws", "wss", "http", "https"];
 
-const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
+export const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
   "stateDir",
   "configPath",
   "port",
@@ -193,6 +193,8 @@ const LISTENER_OPTIONS: readonly (keyof ListenerOptions)[] = ["host", "port", "b
  * @throws TypeError `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE`, RangeError `ERR_SOCKET_BAD_PORT` or `ERR_OUT_OF_RANGE`
  */
 export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions {
+  if (typeof options === "object" && options !== null && "derived" in options && "options" in options)
+    throw invalidValue("options", options, "is a whole profile; did you mean its 'options'?");
   const given = checkNames(options, GATEWAY_OPTIONS);
   if (given.handover !== undefined) {
     checkHandover(given.handover);
@@ -367,6 +369,19 @@ export function checkNames<T extends object>(options: T, known: readonly (keyof 
   return options;
 }
 
+/** For objects that may have names of their own: one that is nearly a known one is a slip. */
+export function checkSpelling(object: object, known: readonly string[], argument: string): void {
+  for (const name of Object.keys(object)) {
+    const near = known.includes(name) ? undefined : known.find((one) => distance(name, one) <= 1);
+    if (near !== undefined)
+      throw invalidValue(
+        `${argument}.${name}`,
+        (object as Record<string, unknown>)[name],
+        `is unknown; did you mean '${near}'?`,
+      );
+  }
+}
+
 export function checkPath(name: string, value: unknown): string {
   if (typeof value !== "string") throw invalidType(name, "a string", value);
   if (value === "") throw invalidValue(name, value, "must not be empty");
@@ -447,9 +462,9 @@ export function checkReserve(value: unknown): readonly number[] {
 }
 
 export function checkReservedPort(name: string, value: unknown): number {
-  const port = checkPort(name, value);
-  if (port === 0) throw badPort(name, "an integer from 1 to 65535", value);
-  return port;
+  if (typeof value !== "number") throw invalidType(name, "a number", value);
+  if (!Number.isInteger(value) || value < 1 || value > 65535) throw badPort(name, "an integer from 1 to 65535", value);
+  return value;
 }
 
 function checkBacklog(value: unknown): number {
@@ -485,19 +500,24 @@ export function checkScheme(name: string, value: unknown): Scheme {
 
 export function checkArray<T>(name: string, value: unknown, check: (name: string, item: unknown) => T): readonly T[] {
   if (!Array.isArray(value)) throw invalidType(name, "an array", value);
-  return value.map((item, index) => check(`${name}[${index}]`, item));
+  return Array.from(value, (item, index) => check(`${name}[${index}]`, item)); // holes too
 }
 
 // Node's own codes and its way of saying it, so that callers need not tell our mistakes from Node's.
 
+/** Variables have names in capitals. */
+function subjectOf(name: string): string {
+  return `The "${name}" ${/^[A-Z0-9_]+$/.test(name) ? "variable" : "option"}`;
+}
+
 export function invalidType(name: string, wanted: string, value: unknown): TypeError {
-  const message = `The "${name}" option must be ${wanted}. Received ${brief(value)}`;
+  const message = `${subjectOf(name)} must be ${wanted}. Received ${brief(value)}`;
   return Object.assign(new TypeError(message), { code: "ERR_INVALID_ARG_TYPE" });
 }
 
 export function invalidValue(name: string, value: unknown, problem: string, cause?: unknown): TypeError {
   const end = problem.endsWith("?") ? "" : ".";
-  const message = `The "${name}" option ${problem}${end} Received ${brief(value)}`;
+  const message = `${subjectOf(name)} ${problem}${end} Received ${brief(value)}`;
   const error = new TypeError(message, cause === undefined ? undefined : { cause });
   return Object.assign(error, { code: "ERR_INVALID_ARG_VALUE" });
 }
@@ -508,7 +528,7 @@ function outOfRange(name: string, wanted: string, value: unknown): RangeError {
 }
 
 export function badPort(name: string, wanted: string, value: unknown): RangeError {
-  const message = `The "${name}" option must be ${wanted}. Received ${brief(value)}`;
+  const message = `${subjectOf(name)} must be ${wanted}. Received ${brief(value)}`;
   return Object.assign(new RangeError(message), { code: "ERR_SOCKET_BAD_PORT" });
 }
 

@@ -26,6 +26,39 @@ await gateway.close();
 console.log("packed: locks, serves, refuses a duplicate: " + refusal.message);
 `;
 
+/** For the declarations, which the repository's own check skips. */
+const TYPED = `
+import { acquireGateway, checkIsolation, derivedPorts, type Gateway, resolveProfile } from "gateway-lock";
+const profile = resolveProfile({ app: "demo" });
+const gateway: Gateway = await acquireGateway({ ...profile.options, reserve: derivedPorts(profile.derived) });
+const descriptor: number = gateway.claim(profile.derived.browserControl);
+const kinds: string[] = checkIsolation([profile]).map(({ kind }) => kind);
+export { descriptor, kinds };
+`;
+
+/** As strictly as a user may have it, with the compiler and Node's types of the repository. */
+function checkTypes() {
+  writeFileSync(join(project, "typed.ts"), TYPED);
+  const modules = join(root, "node_modules");
+  const flags = ["--strict", "--exactOptionalPropertyTypes", "--skipLibCheck", "false", "--noEmit"];
+  const target = [
+    "--module",
+    "nodenext",
+    "--target",
+    "es2023",
+    "--types",
+    "node",
+    "--typeRoots",
+    join(modules, "@types"),
+  ];
+  const { status, stdout } = spawnSync(join(modules, ".bin", "tsc"), [...flags, ...target, "typed.ts"], {
+    cwd: project,
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new Error(`the declarations do not compile:\n${stdout}`);
+  console.log("packed: its declarations compile under strict, with skipLibCheck off");
+}
+
 /** What the bin says, run as users run it. */
 function command(args) {
   const { status, stdout, stderr } = spawnSync("npx", ["--offline", "gateway-lock", ...args], {
@@ -57,6 +90,7 @@ try {
   const env = { ...process.env, PREBUILDS_ONLY: "1" };
   const run = () => execFileSync(process.execPath, ["program.js"], { cwd: project, env, encoding: "utf8" });
   process.stdout.write(run());
+  checkTypes();
   checkCommand();
   // From a lock file, npm knows of no "gypfile": false, and builds whatever has a binding.gyp.
   npm(["ci", "--no-audit", "--no-fund"], project);

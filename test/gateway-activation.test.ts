@@ -31,8 +31,20 @@ interface Scene {
 async function supervisor({ port, reserve, host = "127.0.0.1", listen = [["127.0.0.1", port]], ...rest }: Scene) {
   const { stateDir = temporaryDirectory(), wrapped = false, command: other, ...flags } = rest;
   const options = { stateDir, port, host, reserve };
+  const reserved = reserve === undefined ? [] : ["--reserve", reserve.join(",")];
   const command = wrapped
-    ? [process.execPath, CLI, "run", "--state-dir", stateDir, "--port", String(port), "--", ...adopter(options)]
+    ? [
+        process.execPath,
+        CLI,
+        "run",
+        "--state-dir",
+        stateDir,
+        "--port",
+        String(port),
+        ...reserved,
+        "--",
+        ...adopter(options),
+      ]
     : [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
   const argument = JSON.stringify({ listen, command: other ?? command, ...flags });
   const supervisor = new TestProcess("python3", [fixturePath("activation.py"), argument]);
@@ -203,6 +215,26 @@ describe("a socket that the supervisor passes", () => {
     systemd.send("start");
     const next = await systemd.next("acquired");
     expect(await between).toBe(`adopter ${next.pid}`);
+    systemd.send("tell exit");
+    await systemd.next("ended");
+  });
+
+  itActivates("for a reserved port goes through it as well, and is not silenced by whoever gets it", async () => {
+    const [port, reserved] = [await freePort(), await freePort()];
+    const listen = [["127.0.0.1", reserved]] as const;
+    const systemd = await supervisor({ port, reserve: [reserved], listen, wrapped: true });
+    systemd.send("start");
+    const { pid } = await systemd.next("acquired");
+    await systemd.next("serving");
+    expect(await ask(reserved)).toBe(`reserved ${pid}`);
+    systemd.send("tell close");
+    await systemd.next("closed");
+    const between = ask(reserved);
+    systemd.send("tell exit");
+    await systemd.next("ended");
+    systemd.send("start");
+    const next = await systemd.next("acquired");
+    expect(await between).toBe(`reserved ${next.pid}`);
     systemd.send("tell exit");
     await systemd.next("ended");
   });

@@ -1,9 +1,10 @@
 // Reserved ports are claimed with the gateway's own, all or none, and are as exclusive; each can be served later, here or by a child process.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer as createHttpServer, type Server } from "node:http";
-import { createServer as createNetServer } from "node:net";
+import { connect, createServer as createNetServer } from "node:net";
+import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import type { Gateway } from "../lib/gateway.ts";
 import { canUnshareNet, hasIPv6, hasPython, isLinux, itWhere } from "./support/capabilities.ts";
@@ -23,6 +24,7 @@ import {
 } from "./support/listener-tools.ts";
 import { fixturePath, startFixture, TestProcess } from "./support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "./support/temporary.ts";
+import { hasCompiler } from "./support/waits.ts";
 
 const itWithRivals = itWhere(hasPython, "no python3");
 const itOnBoth = itWhere(hasIPv6, "no IPv6");
@@ -49,6 +51,18 @@ async function startContender(options: object): Promise<TestProcess> {
 
 const tell = (contender: TestProcess, command: string, fields: object = {}) =>
   contender.send(JSON.stringify({ command, ...fields }));
+
+/** How a client is got rid of that is not served: refused, or accepted and reset. */
+function fateOf(port: number, host = "127.0.0.1"): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host });
+    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? String(error)));
+    socket.once("end", () => resolve("end"));
+    onTestFinished(() => {
+      socket.destroy();
+    });
+  });
+}
 
 /** Accepts one connection by descriptor 3, says so to whoever has connected, and goes on until it is killed. */
 const PYTHON_SERVER = [
@@ -138,6 +152,28 @@ describe("a reserved port", () => {
     expect((await rival.attempt(reserved)).won).not.toEqual([]);
   });
 
+  itWhere(hasCompiler && isLinux, "needs a C compiler, and Linux")(
+    "is not stolen by a rival that is bound beside it as soon as the kernel lets it, and tries to listen for ever",
+    async () => {
+      const squatter = join(temporaryDirectory(), "squatter");
+      execFileSync("cc", ["-O2", "-o", squatter, fixturePath("listener-squatter.c")]);
+      const [port = 0, reserved = 0] = await freePorts(2);
+      const gateway = await claim({ port, reserve: [reserved], loopbackGuard: false });
+      const rival = new TestProcess(squatter, [String(reserved)]);
+      await rival.next("trying");
+      for (let generation = 0; generation < 200; generation++) {
+        const server = serving(`${generation}`);
+        await gateway.listen(server, reserved);
+        // Clients leave connections behind, which refuse a strict bind from the second generation on.
+        if (generation % 10 === 0) expect(await bodyOf(reserved)).toBe(`${generation}`);
+        await stop(server);
+      }
+      // It has tried all the time, and gets what nobody else has.
+      await gateway.close();
+      await rival.next("stole");
+    },
+  );
+
   itWithRivals("keeps a rival out that hammers it while one server follows the other", async () => {
     const rival = new Rival();
     const [port = 0] = await freePorts(1);
@@ -192,6 +228,32 @@ describe("what is in the way of a reserved port", () => {
     const main = await errorOf(() => claim({ port: reserved, host: "::1" }));
     expect(main).toMatchObject({ code: "ALREADY_LISTENING", port: reserved, listener: { pid: process.pid } });
     expect(rival.port).toBe(other);
+  });
+
+  it("is not told of before the gateway's own port, where both are taken", async () => {
+    const [port = 0, reserved = 0] = await freePorts(2);
+    await listenOn(reserved);
+    await listenOn(port);
+    expect(await refusalOf({ stateDir: temporaryDirectory(), port, reserve: [reserved] })).toMatchObject({ port });
+  });
+
+  it("lets no client in on the gateway's own port meanwhile", async () => {
+    const [port = 0, reserved = 0] = await freePorts(2);
+    await listenOn(reserved);
+    const program = `const { connect } = require("node:net");
+      let tries = 0, connected = 0;
+      const again = () => connect(${port}, "127.0.0.1").on("connect", function () { connected++; this.destroy(); })
+        .on("error", () => {}).on("close", () => { if (tries++ === 0) console.log('{"event":"begun"}'); setImmediate(again); });
+      again();
+      process.stdin.once("data", () => { console.log(JSON.stringify({ event: "told", tries, connected })); process.exit(); });`;
+    const client = new TestProcess(process.execPath, ["-e", program]);
+    await client.next("begun");
+    for (let time = 0; time < 200; time++)
+      await refusalOf({ stateDir: temporaryDirectory(), port, reserve: [reserved] });
+    client.send("tell");
+    const { tries, connected } = await client.next("told");
+    expect(tries).toBeGreaterThan(10);
+    expect(connected).toBe(0);
   });
 
   it("may be another reason than a rival", async () => {
@@ -279,7 +341,7 @@ describe("a server on a reserved port", () => {
       expect(await bodyOf(reserved)).toBe(body);
       expect(await bodyOf(port)).toBe("main");
       await stop(server);
-      expect(await refusalToConnect(reserved, "127.0.0.1")).toBe("ECONNREFUSED");
+      expect(await fateOf(reserved)).toBe("ECONNRESET");
     }
     // Of the main port alone the record speaks.
     expect(gateway.owner).toMatchObject({ phase: "ready", port });
@@ -297,9 +359,23 @@ describe("a server on a reserved port", () => {
     expect(await bodyOf(reserved)).toBe("first");
     await gateway.close();
     expect(await errorOf(() => gateway.listen(serving("late"), reserved))).toMatchObject({ code: "HANDOFF_FAILED" });
+    for (const wrong of ["18791", null, {}, [reserved]]) {
+      await expect(gateway.listen(serving("x"), wrong as number)).rejects.toMatchObject({
+        code: "ERR_INVALID_ARG_TYPE",
+      });
+      expect(() => gateway.claim(wrong as number)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARG_TYPE" }));
+    }
+    for (const wrong of [Number.NaN, 70_000, -1])
+      expect(() => gateway.claim(wrong)).toThrow(expect.objectContaining({ code: "ERR_SOCKET_BAD_PORT" }));
+    for (const [wrong, code] of [
+      [4, "ERR_INVALID_ARG_TYPE"],
+      [null, "ERR_INVALID_ARG_TYPE"],
+      ["\u001b[31m", "ERR_INVALID_ARG_VALUE"],
+    ] as const)
+      expect(() => gateway.claim(reserved, wrong as string)).toThrow(expect.objectContaining({ code }));
   });
 
-  it("that does not take the socket leaves a reservation that refuses clients", async () => {
+  it("that does not take the socket leaves a reservation that turns clients away", async () => {
     const [port = 0, reserved = 0] = await freePorts(2);
     const gateway = await claim({ port, reserve: [reserved] });
     const busy = createNetServer().listen(0, "127.0.0.1");
@@ -310,7 +386,7 @@ describe("a server on a reserved port", () => {
     hasty.close();
     expect(await errorOf(() => handed)).toMatchObject({ code: "HANDOFF_FAILED" });
     expect(await errorOf(() => gateway.listen(busy as Server, reserved))).toMatchObject({ code: "HANDOFF_FAILED" });
-    expect(await refusalToConnect(reserved, "127.0.0.1")).toBe("ECONNREFUSED");
+    expect(await fateOf(reserved)).toBe("ECONNRESET");
     await gateway.listen(serving("at last"), reserved);
     expect(await bodyOf(reserved)).toBe("at last");
   });
@@ -399,26 +475,47 @@ describe("a child process that is given a reserved port", () => {
     },
   );
 
-  itGives("has it alone: no server here gets it, and none that is served here is given away", async () => {
+  itGives("gets none that is served here, and no other", async () => {
     const [port = 0, ...reserve] = await freePorts(3);
     const [given = 0, served = 0] = reserve;
     const gateway = await claim({ port, reserve });
     gateway.claim(given);
     await gateway.listen(serving("here"), served);
-    const messages = [
-      () => gateway.listen(serving("too"), given),
-      () => gateway.claim(served),
-      () => gateway.claim(port),
-      () => gateway.claim(1),
-    ].map(async (action) => (await errorOf(action)).message.replace(/^.*?server: /, ""));
+    const messages = [() => gateway.claim(served), () => gateway.claim(port), () => gateway.claim(1)].map(
+      async (action) => (await errorOf(action)).message.replace(/^.*?server: /, ""),
+    );
     expect(await Promise.all(messages)).toEqual([
-      `port ${given} was given away by claim(), and whoever got it serves it`,
       `port ${served} is served already; close that server first`,
       `port ${port} is the gateway's own, and not reserved: serve it by listen()`,
       "port 1 is not part of this claim: name it in `reserve`",
     ]);
     await gateway.close();
     expect(await errorOf(() => gateway.claim(given))).toMatchObject({ code: "HANDOFF_FAILED" });
+  });
+
+  itGives("leaves it to a server here when it has ended, whatever it has done to the socket", async () => {
+    const [port = 0, reserved = 0] = await freePorts(2);
+    const gateway = await claim({ port, reserve: [reserved] });
+    const give = (program: string) => {
+      const child = spawn("python3", ["-c", program], {
+        stdio: ["ignore", "ignore", "inherit", gateway.claim(reserved)],
+      });
+      onTestFinished(() => {
+        child.kill("SIGKILL");
+      });
+      return once(child, "exit");
+    };
+    await give("import socket; socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)");
+    // The next one finds it listening again.
+    const accepted = give("import socket; client, _ = socket.socket(fileno=3).accept(); client.sendall(b'next')");
+    expect(await hear(reserved)).toBe("next");
+    await accepted;
+    await give("import socket; socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)");
+    const server = serving("here again");
+    await gateway.listen(server, reserved);
+    expect(await bodyOf(reserved)).toBe("here again");
+    await stop(server);
+    expect(await fateOf(reserved)).toBe("ECONNRESET");
   });
 
   itGives(

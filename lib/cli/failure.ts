@@ -11,6 +11,8 @@ const EXIT_NO_PROGRAM = 127;
 
 const BY_STATUS = ["status", "says who it is"] as const;
 const BY_DOCTOR = ["doctor", "says what is wrong"] as const;
+/** Of a port that somebody has without the lock: one of several, maybe. */
+const BY_DOCTOR_OF_PORTS = ["doctor", "looks at all its ports"] as const;
 const NEXT: Readonly<Record<GatewayLockErrorCode, typeof BY_STATUS | typeof BY_DOCTOR>> = {
   ALREADY_LISTENING: BY_STATUS,
   ALREADY_RUNNING: BY_STATUS,
@@ -64,7 +66,8 @@ function describe(error: unknown, { command, gateway }: Asked): Failure {
     return { code: "USAGE", message, exitCode: EXIT_USAGE, cause: null, next: `see ${help}` };
   }
   if (error instanceof GatewayLockError) {
-    const [look, purpose] = NEXT[error.code];
+    const isPort = error.code === "ALREADY_LISTENING" && error.lockPath === undefined;
+    const [look, purpose] = isPort ? BY_DOCTOR_OF_PORTS : NEXT[error.code];
     const cause = error.cause === undefined ? null : reasonOf(error.cause);
     return {
       code: error.code,

@@ -1,6 +1,6 @@
 // The options that every command takes, and which gateway they mean.
 
-import { reasonOf } from "../errors.ts";
+import { formatPorts, reasonOf } from "../errors.ts";
 import type { HealthOptions } from "../listener/health.ts";
 import {
   checkDeadline,
@@ -40,6 +40,8 @@ export interface CommandOptions {
   readonly json: boolean;
   /** Whether the command line names a gateway, and not only the environment or nobody. */
   readonly named: boolean;
+  /** What whoever has typed this may not expect. */
+  readonly notes: readonly string[];
 }
 
 /** A port, or all that are derived from the gateway's own. */
@@ -126,8 +128,11 @@ export function number(text: string): number | string {
 }
 
 function ports(name: string, text: string): readonly ReservedPort[] {
-  return text.split(",").flatMap((part): readonly ReservedPort[] => {
+  return text.split(",").flatMap((untrimmed): readonly ReservedPort[] => {
+    const part = untrimmed.trim();
     if (part === DERIVED) return [DERIVED];
+    if (!/^\d+(-\d+)?$/.test(part))
+      throw invalidValue(name, part, "must be ports (18791), ranges (18800-18899) or 'derived'");
     const [, first, last] = /^(\d+)-(\d+)$/.exec(part) ?? [part, part, part];
     const from = checkReservedPort(name, number(first ?? part));
     const to = checkReservedPort(name, number(last ?? part));
@@ -163,7 +168,29 @@ export async function resolveOptions(parsed: ParsedOptions): Promise<CommandOpti
     health: { path: parsed.healthPath, timeout: parsed.healthTimeout },
     json: parsed.json === true,
     named: [stateDir, config, profile, app, lock, lockDir].some((value) => value !== undefined),
+    notes: profile === undefined || resolved === null ? [] : await overridden(resolved, parsed),
   };
+}
+
+/** A rescue gateway that is started by the main one has its variables, and so its state directory. */
+async function overridden({ app, profile }: Profile, { stateDir, config, port }: ParsedOptions): Promise<string[]> {
+  const { overridesIn } = await import("../profile/profile.ts");
+  const given = [stateDir, config, port].every((value) => value !== undefined);
+  const names = given ? [] : overridesIn(app, process.env);
+  const who = profile === null ? "the default profile" : `profile '${profile}'`;
+  return names.length === 0
+    ? []
+    : [
+        `${names.join(", ")} in the environment ${names.length === 1 ? "wins" : "win"} over what follows from the name of ${who}`,
+      ];
+}
+
+/** As it would be typed. */
+export function formatReserve(reserve: readonly ReservedPort[]): string {
+  const ports = reserve.filter((port) => port !== DERIVED);
+  return [...(reserve.includes(DERIVED) ? [DERIVED] : []), ...(ports.length === 0 ? [] : [formatPorts(ports)])].join(
+    ",",
+  );
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   type CommandOptions,
   checked,
   commonOptions,
+  formatReserve,
   number,
   type ParsedOptions,
   resolveOptions,
@@ -72,6 +73,7 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
       .action(async (...given: unknown[]) => {
         const command = given.at(-1) as Command;
         const options = await resolveOptions(program.opts<ParsedOptions>());
+        for (const note of options.notes) await print(`gateway-lock: ${plain(note)}`, STDERR);
         outcome.done(await act(options, command.opts(), command.args));
       });
 
@@ -79,8 +81,10 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
     "run",
     "hold the claim for a program, and start it with the listening socket",
     async (options, _own, command) => {
+      const after = args.slice(args.indexOf("--") + 1).length;
       if (!args.includes("--") || command.length === 0)
         throw new UsageError(`write -- and the program after the options: ${RUN_USAGE}`);
+      if (command.length > after) throw new UsageError(`'${command[0]}' belongs to no option: ${RUN_USAGE}`);
       const { runCommand } = await import("./run.ts");
       const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR);
       return await runCommand(command, { ...options.gateway, tell });
@@ -196,15 +200,18 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
 export function gatewayOptions(program: Command): string {
   return program.options
     .map((option) => ({ option, name: option.attributeName() }))
-    .filter(
-      ({ name }) => program.getOptionValueSource(name) === "cli" && !["timeout", "json", "reserve"].includes(name),
-    )
+    .filter(({ name }) => program.getOptionValueSource(name) === "cli" && name !== "timeout" && name !== "json")
     .flatMap(({ option, name }) =>
-      [program.getOptionValue(name)]
-        .flat()
-        .map((value) => (typeof value === "boolean" ? option.long : `${option.long} ${quote(String(value))}`)),
+      valuesOf(program, name).map((value) =>
+        typeof value === "boolean" ? option.long : `${option.long} ${quote(String(value))}`,
+      ),
     )
     .join(" ");
+}
+
+function valuesOf(program: Command, name: string): readonly unknown[] {
+  const value = program.getOptionValue(name);
+  return name === "reserve" ? [formatReserve(value)] : [value].flat();
 }
 
 function formatExamples(examples: Examples): string {

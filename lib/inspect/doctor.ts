@@ -89,8 +89,10 @@ export async function diagnose(options: DoctorOptions): Promise<Finding[]> {
   return findings;
 }
 
-function survey({ instances = [], ...options }: DoctorOptions): Scene {
-  const resolved = resolveInspectOptions(options);
+function survey(options: DoctorOptions): Scene {
+  const resolved = resolveInspectOptions(options, ["instances"]);
+  const { instances = [] } = options;
+  const isolation = checkIsolation(instances);
   const resources = locateResources(resolved);
   const readings = resources.flatMap((resource) =>
     [resource.lockPath, resource.fallbackLockPath]
@@ -104,7 +106,7 @@ function survey({ instances = [], ...options }: DoctorOptions): Scene {
     allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", options.allowNetworkFilesystem, false),
     reserve: checkReserve(options.reserve),
     instances: instances.length,
-    isolation: checkIsolation(instances),
+    isolation,
     resources,
     readings,
     dates: [...places].flatMap((path) => {

@@ -17,7 +17,7 @@ import { PortSet } from "./port-set.ts";
  */
 export function bindExclusive(options: ListenerOptions = {}): ExclusiveListener {
   const endpoints = resolveListenerOptions(options);
-  const none = new InheritedSockets({ listeners: [], guards: [], shared: false });
+  const none = new InheritedSockets({ listeners: [], guards: [], shared: [] });
   return claimPort(targetsFor(endpoints.hosts, endpoints.loopbackGuard), { ...endpoints, purpose: "" }, none);
 }
 
@@ -31,21 +31,19 @@ export function claimPorts(endpoints: Endpoints, inherited: InheritedSockets): P
   const dormant = targets.map(
     (target): Target => (target.role === "listen" ? { ...target, role: "reserved" } : target),
   );
+  const own = { ...endpoints, purpose: "" };
   const claimed: ExclusiveListener[] = [];
-  const reserveAll = () => {
-    for (const port of endpoints.reserve)
-      claimed.push(claimPort(dormant, { ...endpoints, port, purpose: RESERVED }, inherited));
-  };
   try {
-    // A port of the kernel's choice is to be none of the reserved ones.
-    if (endpoints.port === 0) reserveAll();
-    const main = claimPort(targets, { ...endpoints, purpose: "" }, inherited);
-    claimed.push(main);
-    if (endpoints.port !== 0) reserveAll();
-    return new PortSet(
-      main,
-      claimed.filter((one) => one !== main),
-    );
+    try {
+      // First, because the main one listens as soon as it is bound; and a port of the kernel's choice is to be none of these.
+      for (const port of endpoints.reserve)
+        claimed.push(claimPort(dormant, { ...endpoints, port, purpose: RESERVED }, inherited));
+    } catch (error) {
+      // Whoever has them both has the main port above all.
+      if (endpoints.port !== 0) claimPort(dormant, own, inherited).close();
+      throw error;
+    }
+    return new PortSet(claimPort(targets, own, inherited), claimed);
   } catch (error) {
     for (const listener of claimed.reverse()) listener.close();
     throw error;
@@ -66,7 +64,8 @@ const MAX_PORT_CHOICES = 64;
 function claimPort(targets: readonly Target[], wanted: Wanted, inherited: InheritedSockets): ExclusiveListener {
   const { port, backlog, scheme } = wanted;
   const misfit = inherited.findMisfit(targets, port);
-  if (misfit !== null) throw bindFailed({ scheme, host: misfit.host, port: misfit.port }, misfit.reason, undefined);
+  if (misfit !== null)
+    throw bindFailed({ scheme, host: misfit.host, port: misfit.port }, misfit.reason + wanted.purpose, undefined);
   for (let choice = 1; ; choice++) {
     const claim = tryClaim(targets, port, backlog, inherited);
     if (claim instanceof ExclusiveListener) return claim;
@@ -133,7 +132,9 @@ function bind({ host, role, dualStack }: Target, port: number, backlog: number):
 function portTaken({ host, port, failure }: Conflict, { scheme, purpose }: Wanted): GatewayLockError {
   const { use, listener } = findPortOwner(host, port);
   const who =
-    listener.pid === null ? "a process that this user may not see" : `pid ${listener.pid} (${listener.command})`;
+    listener.pid === null
+      ? "a process that this user may not see, or that is just ending,"
+      : `pid ${listener.pid} (${listener.command})`;
   const why =
     use === "connected"
       ? `; ${who} uses the port as the local end of a connection: ${EPHEMERAL_HINTS[process.platform] ?? "take another port"}`
@@ -162,6 +163,7 @@ const DENIED_HINTS: { readonly [platform: string]: string } = {
 const BIND_HINTS: Readonly<Record<string, string>> = {
   EACCES: DENIED_HINTS[process.platform] ?? "",
   EADDRNOTAVAIL: "; this host does not have that address",
+  EMFILE: "; raise the limit of open files (ulimit -n)",
   EINVAL: "; a link-local address needs its zone, as in fe80::1%eth0",
   EAFNOSUPPORT: "; this host does not have that address family",
 };

@@ -7,6 +7,7 @@ import { type BoundSocket, isFailure, type NativeFailure, native } from "../nati
 import { invalidType } from "../options.ts";
 import { canonical, type Target } from "./addresses.ts";
 import { Serving, turnAway } from "./hand-off.ts";
+import { findPortOwner } from "./port-owner.ts";
 import { leaveThreshold } from "./tcp-handle.ts";
 
 /**
@@ -28,7 +29,15 @@ export interface SkippedAddress {
   readonly reason: string;
 }
 
-/** @internal A socket of a claim, and what it is for. */
+/** For a child process to inherit. */
+export interface SocketDescriptors {
+  readonly listeners: readonly number[];
+  readonly guards: readonly number[];
+  /** Those by which somebody else listens too. */
+  readonly shared: readonly number[];
+}
+
+/** A socket of a claim, and what it is for. */
 export interface Claimed {
   readonly target: Target;
   readonly socket: BoundSocket;
@@ -37,6 +46,16 @@ export interface Claimed {
   readonly shared: boolean;
   /** Of one that the process was started with. */
   readonly giveBack: (() => void) | null;
+}
+
+/** What has become of a socket that clients come to. */
+interface Door extends Claimed {
+  /** From the first server on for good: whoever stops listening has to begin again, and a rival could be quicker. */
+  isListening: boolean;
+  /** Given to another process, which accepts there for as long as it likes. */
+  isLent: boolean;
+  /** Resets who comes while nobody serves. */
+  refuser: Server | null;
 }
 
 /**
@@ -49,19 +68,12 @@ export class ExclusiveListener {
   readonly port: number;
   readonly addresses: readonly ClaimedAddress[];
   readonly skipped: readonly SkippedAddress[];
-  readonly #listeners: readonly BoundSocket[];
+  readonly #doors: readonly Door[];
   readonly #guards: readonly BoundSocket[];
-  readonly #shared: ReadonlySet<BoundSocket>;
-  /** Sockets that listen only while somebody serves. */
-  readonly #reserved: ReadonlySet<BoundSocket>;
-  readonly #listening: Set<BoundSocket>;
-  /** Given to another process, which accepts there for as long as it likes. */
-  readonly #lent = new Set<BoundSocket>();
   readonly #claimed: readonly Claimed[];
   readonly #backlog: number;
   /** Who has this port, or had it and still has connections. */
   readonly #servings = new Set<Serving>();
-  readonly #refusers: Server[] = [];
   #current: Serving | null = null;
   #giveUp: () => void = () => {};
   readonly #givenUp = new Promise<void>((resolve) => {
@@ -72,13 +84,10 @@ export class ExclusiveListener {
 
   /** @internal */
   constructor(claimed: readonly Claimed[], skipped: readonly SkippedAddress[], backlog: number) {
-    const sockets = (test: (one: Claimed) => boolean) => claimed.filter(test).map(({ socket }) => socket);
-    this.#listeners = sockets(({ target }) => target.role !== "guard");
-    this.#guards = sockets(({ target }) => target.role === "guard");
+    const isGuard = ({ target }: Claimed) => target.role === "guard";
+    this.#doors = claimed.filter((one) => !isGuard(one)).map((one) => ({ ...one, isLent: false, refuser: null }));
+    this.#guards = claimed.filter(isGuard).map(({ socket }) => socket);
     this.#claimed = claimed;
-    this.#shared = new Set(sockets(({ shared }) => shared));
-    this.#reserved = new Set(sockets(({ target }) => target.role === "reserved"));
-    this.#listening = new Set(sockets(({ isListening }) => isListening));
     this.#backlog = backlog;
     this.address = this.#first.address;
     this.port = this.#first.port;
@@ -120,21 +129,19 @@ export class ExclusiveListener {
       throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
     }
     if (server.listening) throw handOffFailed("the server already listens; hand it over before it does", this.#where());
-    if (this.#lent.size > 0)
-      throw handOffFailed(`port ${this.port} was given away by claim(), and whoever got it serves it`, this.#where());
     const serving = new Serving(server, () => {
-      this.#rest();
+      this.#turnAway();
       onStop();
     });
     this.#current = serving;
     this.#servings.add(serving);
     void serving.ended.then(() => this.#servings.delete(serving));
     try {
-      for (const listener of this.#listeners) this.#rouse(listener);
+      for (const door of this.#doors) this.#open(door);
       await serving.start(this.#listeners, this.#backlog);
     } catch (error) {
       serving.stop();
-      if (this.#current === serving) this.#rest();
+      if (this.#current === serving) this.#turnAway();
       throw error;
     }
   }
@@ -148,34 +155,49 @@ export class ExclusiveListener {
   lend(address: string): number {
     const where = { host: address, port: this.port };
     if (this.#closed) throw handOffFailed("the listener is closed", where);
+    if (process.platform === "win32")
+      throw handOffFailed("this system has no descriptors of sockets: serve the port by listen()", where);
     if (this.#current?.stopped === false)
       throw handOffFailed(`port ${this.port} is served already; close that server first`, where);
-    const socket = this.#listeners.find((one) => canonical(one.address) === canonical(address));
-    if (socket === undefined) throw handOffFailed(`port ${this.port} is not claimed at ${address}`, where);
-    const { fd } = this;
-    if (fd === null)
-      throw handOffFailed("this system has no descriptors of sockets: serve the port by listen()", where);
-    this.#rouse(socket);
+    const wanted = address === "localhost" ? this.address : canonical(address);
+    const door = this.#doors.find(({ socket }) => canonical(socket.address) === wanted);
+    if (door === undefined) {
+      const claimed = this.#listeners.map((one) => one.address).join(" and ");
+      throw handOffFailed(`port ${this.port} is claimed at ${claimed}, not at ${address}`, where);
+    }
+    this.#open(door);
     // Programs that are given a socket expect accept(2) to wait, as from systemd; those that don't, set O_NONBLOCK themselves.
-    const failure = native().lendSocket(socket.fd);
-    if (isFailure(failure)) throw lendingFailed(failure, where);
-    this.#lent.add(socket);
-    return socket.fd;
+    const failure = native().lendSocket(door.socket.fd);
+    if (isFailure(failure)) {
+      this.#turnAway();
+      throw unusable(failure, where);
+    }
+    door.isLent = true;
+    return door.socket.fd;
   }
 
-  #rouse(listener: BoundSocket): void {
-    if (this.#listening.has(listener)) return;
-    const failure = native().rouse(listener.fd, this.#backlog);
-    if (isFailure(failure)) throw lendingFailed(failure, { host: listener.address, port: listener.port });
-    this.#listening.add(listener);
+  /** Lets clients in, for whoever serves next. It is asked for again, because a child may have shut down what it was given. */
+  #open(door: Door): void {
+    const { address: host, port, fd } = door.socket;
+    const failure = door.shared ? undefined : native().rouse(fd, this.#backlog);
+    if (isFailure(failure)) throw unusable(failure, { host, port });
+    door.isListening = true;
+    door.isLent = false;
+    door.refuser?.close();
+    door.refuser = null;
   }
 
-  /** What is only reserved refuses clients again, where a socket can stop listening; elsewhere they wait for the next server. */
-  #rest(): void {
-    for (const listener of this.#reserved) {
-      if (this.#closed || this.#shared.has(listener) || this.#lent.has(listener) || !this.#listening.has(listener))
-        continue;
-      if (!isFailure(native().silence(listener.fd))) this.#listening.delete(listener);
+  /** Nobody serves a reserved port any more: its clients are reset, and do not wait for a server that may never come. */
+  #turnAway(): void {
+    for (const door of this.#doors) if (door.target.role === "reserved" && isOurs(door)) this.#refuse(door);
+  }
+
+  #refuse(door: Door): void {
+    if (this.#closed || door.refuser !== null) return;
+    try {
+      door.refuser = turnAway(door.socket, this.#backlog);
+    } catch {
+      // Then clients wait in the kernel's queue until the next server, or until the port is given back, which resets them.
     }
   }
 
@@ -198,20 +220,15 @@ export class ExclusiveListener {
     } finally {
       // A close() that takes its time would be left polling a socket that does not listen any more.
       serving?.stop();
-      if (!this.#closed && !this.#yielded) for (const listener of this.#listeners) this.#refuseClients(listener);
+      if (!this.#closed && !this.#yielded) for (const door of this.#doors) if (isOurs(door)) this.#refuseForGood(door);
       await Promise.race([Promise.all([closed, ...[...this.#servings].map(({ ended }) => ended)]), this.#givenUp]);
     }
   }
 
-  #refuseClients(listener: BoundSocket): void {
-    // A supervisor's own socket: its clients wait for the next one that it starts.
-    if (this.#shared.has(listener) || this.#lent.has(listener) || !this.#listening.has(listener)) return;
-    if (!isFailure(native().silence(listener.fd))) return;
-    try {
-      this.#refusers.push(turnAway(listener, this.#backlog));
-    } catch {
-      // Then clients wait in the kernel's queue until the port is given back, which resets them.
-    }
+  #refuseForGood(door: Door): void {
+    door.refuser?.close(); // it would be left polling a socket that does not listen any more
+    door.refuser = null;
+    if (isFailure(native().silence(door.socket.fd))) this.#refuse(door);
   }
 
   /** @internal Ends all connections that came in by this port, and with them the waiting for what servers say of it. */
@@ -222,9 +239,10 @@ export class ExclusiveListener {
   }
 
   /** @internal For a child process to inherit: the listening sockets in order of the hosts, and the guards. */
-  get descriptors(): { readonly listeners: number[]; readonly guards: number[]; readonly shared: boolean } {
+  get descriptors(): SocketDescriptors {
     const numbers = (sockets: readonly BoundSocket[]) => sockets.map(({ fd }) => fd);
-    return { listeners: numbers(this.#listeners), guards: numbers(this.#guards), shared: this.#shared.size > 0 };
+    const shared = this.#doors.flatMap((door) => (door.shared ? door.socket.fd : []));
+    return { listeners: numbers(this.#listeners), guards: numbers(this.#guards), shared };
   }
 
   /** @internal Closes the listening sockets and keeps the guards: a child process listens now. */
@@ -237,11 +255,15 @@ export class ExclusiveListener {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const refuser of this.#refusers) refuser.close();
+    for (const { refuser } of this.#doors) refuser?.close();
     for (const listener of this.#listeners) leaveThreshold(listener);
     const sockets = this.#yielded ? this.#guards : [...this.#guards, ...this.#listeners];
     for (const { fd } of sockets.toReversed()) native().closeSocket(fd);
     for (const { giveBack } of this.#claimed) giveBack?.();
+  }
+
+  get #listeners(): readonly BoundSocket[] {
+    return this.#doors.map(({ socket }) => socket);
   }
 
   get #first(): BoundSocket {
@@ -258,10 +280,18 @@ function isServer(server: unknown): boolean {
   return server instanceof Server || (process.versions.bun !== undefined && server instanceof EventEmitter);
 }
 
-function lendingFailed(
-  failure: NativeFailure,
-  where: { readonly host: string; readonly port: number },
-): GatewayLockError {
+/** Whether it listens for us alone: not for a supervisor, whose next service its clients wait for, nor for a child. */
+function isOurs({ isListening, shared, isLent }: Door): boolean {
+  return isListening && !shared && !isLent;
+}
+
+function unusable(failure: NativeFailure, where: { readonly host: string; readonly port: number }): GatewayLockError {
   const cause = systemError(failure, `${where.host}:${where.port}`);
-  return handOffFailed(cause.message, { ...where, cause });
+  const { use, listener } = findPortOwner(where.host, where.port);
+  if (cause.code !== "EADDRINUSE" || use !== "listening") return handOffFailed(cause.message, { ...where, cause });
+  return handOffFailed(`${cause.message}; pid ${listener.pid ?? "unknown"} listens there`, {
+    ...where,
+    cause,
+    listener,
+  });
 }

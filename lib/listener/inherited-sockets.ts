@@ -27,17 +27,18 @@ const taken = new Set<number>();
 interface Passed extends InheritedSocket {
   readonly fd: number;
   readonly role: "listen" | "guard";
+  /** Its address in its one spelling. */
+  readonly canonical: string;
+  /** Whoever passed it listens by it too, as a supervisor does. */
+  readonly shared: boolean;
 }
 
 export class InheritedSockets {
-  /** Whoever passed them listens by them too, as a supervisor does. */
-  readonly #shared: boolean;
   readonly #passed: readonly Passed[];
   readonly #used = new Set<Passed>();
 
   constructor(passed: PassedSockets) {
-    this.#shared = passed.shared;
-    this.#passed = [...describe(passed.listeners, "listen"), ...describe(passed.guards, "guard")];
+    this.#passed = [...describe(passed.listeners, "listen", passed), ...describe(passed.guards, "guard", passed)];
   }
 
   /**
@@ -53,7 +54,9 @@ export class InheritedSockets {
       if (near === undefined) continue;
       const reason = near.reusePort
         ? "the socket that this process was started with lets others listen beside it (SO_REUSEPORT); leave out ReusePort="
-        : `this process was started with a socket for ${near.address} port ${near.port}${near.listening ? "" : ", which does not listen"}; give both the same address (host here, ListenStream= in a systemd.socket)`;
+        : near.role === "guard" && canonical(target.host) === near.canonical
+          ? `gateway-lock run has reserved port ${port} for this process (--reserve), and was not given it as the gateway's own (--port)`
+          : `this process was started with a socket for ${near.address} port ${near.port}${near.listening ? "" : ", which does not listen"}; give both the same address (host here, ListenStream= in a systemd.socket)`;
       return { host: target.host, port, reason };
     }
     return null;
@@ -67,8 +70,11 @@ export class InheritedSockets {
     if (isFailure(socket)) return socket;
     this.#used.add(found);
     taken.add(found.fd);
-    const isListening = found.listening;
-    return { socket, isListening, shared: this.#shared && isListening, giveBack: () => taken.delete(found.fd) };
+    const giveBack = () => {
+      taken.delete(found.fd);
+      this.#used.delete(found);
+    };
+    return { socket, isListening: found.listening, shared: found.shared, giveBack };
   }
 
   /** The descriptors of those that were adopted. */
@@ -82,13 +88,24 @@ export class InheritedSockets {
     return unused.map(({ address, port }) => `${address} port ${port}`);
   }
 
+  /** What was kept for a gateway, and is none of this one's: nobody gets it while the process lives that has inherited it. */
+  get leftOver(): readonly { readonly fd: number; readonly name: string }[] {
+    const left = this.#passed.filter(
+      (socket) => socket.role === "guard" && !socket.listening && !this.#used.has(socket),
+    );
+    return left.map(({ fd, address, port }) => ({ fd, name: `${address} port ${port}` }));
+  }
+
   #find({ host, role, dualStack }: Target, port: number): Passed | undefined {
+    if (this.#passed.length === 0) return undefined;
+    const wanted = canonical(host);
     return this.#passed.find(
       (socket) =>
-        (role === "reserved" ? true : socket.role === role && socket.listening === (role === "listen")) &&
-        !taken.has(socket.fd) &&
-        canonical(socket.address) === canonical(host) &&
         (port === 0 || socket.port === port) &&
+        socket.canonical === wanted &&
+        // One that is to be reserved may listen for a supervisor already, or be kept by `gateway-lock run`.
+        (role === "reserved" || (socket.role === role && socket.listening === (role === "listen"))) &&
+        !taken.has(socket.fd) &&
         !socket.reusePort &&
         (host !== "::" || socket.v6only === !dualStack),
     );
@@ -96,9 +113,10 @@ export class InheritedSockets {
 }
 
 /** What is no TCP socket is for somebody else. */
-function describe(descriptors: readonly number[], role: Passed["role"]): Passed[] {
+function describe(descriptors: readonly number[], role: Passed["role"], { shared }: PassedSockets): Passed[] {
   return descriptors.flatMap((fd) => {
     const socket = native().describeSocket(fd);
-    return isFailure(socket) ? [] : { ...socket, fd, role };
+    if (isFailure(socket)) return [];
+    return { ...socket, fd, role, canonical: canonical(socket.address), shared: shared.includes(fd) };
   });
 }

@@ -1,6 +1,6 @@
 // All ports of one gateway: the main one, and those that it has reserved beside it. Served apart, given back together.
 
-import type { ClaimedAddress, ExclusiveListener, SkippedAddress } from "./exclusive-listener.ts";
+import type { ClaimedAddress, ExclusiveListener, SkippedAddress, SocketDescriptors } from "./exclusive-listener.ts";
 
 export class PortSet {
   readonly main: ExclusiveListener;
@@ -39,8 +39,9 @@ export class PortSet {
   }
 
   /** For a child process to inherit. What is only reserved is no listener: it is among the guards. */
-  get descriptors(): ExclusiveListener["descriptors"] {
-    const { listeners, shared } = this.main.descriptors;
+  get descriptors(): SocketDescriptors {
+    const { listeners } = this.main.descriptors;
+    const shared = this.#all.flatMap((one) => one.descriptors.shared);
     const guards = this.#all.flatMap((one) => {
       const { listeners: reserved, guards: own } = one.descriptors;
       return one === this.main ? own : [...reserved, ...own];

@@ -214,21 +214,27 @@ function realDirectory(path: string): string {
   }
 }
 
-function makeDirectory(path: string): void {
+/** Level by level: with `recursive`, Node never comes back where the kernel says ENOENT whatever is made above, as in /proc. */
+function makeDirectory(path: string, isAgain: boolean = false): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+  const parent = dirname(path);
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    mkdirSync(path, { mode: 0o700 });
   } catch (error) {
     const code = codeOf(error);
-    const there = lstatSync(path, { throwIfNoEntry: false });
-    if (code === "ENOENT" && there?.isSymbolicLink()) {
-      throw new Error("it is a symbolic link to a directory that does not exist; make that directory", {
-        cause: error,
-      });
+    if (code === "EEXIST") {
+      const there = statSync(path, { throwIfNoEntry: false });
+      if (there?.isDirectory()) return; // somebody was quicker
+      const problem =
+        there === undefined && lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()
+          ? "it is a symbolic link to a directory that does not exist; make that directory"
+          : "it is not a directory";
+      throw new Error(problem, { cause: error });
     }
-    if (code === "EEXIST" || code === "ENOTDIR") throw new Error("it is not a directory", { cause: error });
-    // With `recursive`, Node says ENOENT for whatever went wrong; without it, the truth.
-    if (code === "ENOENT") mkdirSync(path, { mode: 0o700 });
-    else throw error;
+    if (code === "ENOTDIR") throw new Error("it is not a directory", { cause: error });
+    if (code !== "ENOENT" || parent === path || isAgain) throw error;
+    makeDirectory(parent);
+    makeDirectory(path, true);
   }
 }
 

@@ -4,6 +4,7 @@
 
 import { statSync } from "node:fs";
 import { networkInterfaces } from "node:os";
+import { rangesOf } from "../errors.ts";
 import { overlaps, type Target, targetsFor } from "../listener/addresses.ts";
 import { identify, locateResources } from "../lock/resources.ts";
 import {
@@ -13,16 +14,18 @@ import {
   checkPath,
   checkPort,
   checkReservedPort,
+  checkSpelling,
   DEFAULT_HOST,
   DEFAULT_PORT,
+  GATEWAY_OPTIONS,
   type GatewayOptions,
   invalidType,
 } from "../options.ts";
 import { PORT_SPACING } from "./profile.ts";
 
 /**
- * What is compared of a gateway: a profile, or the options of its `acquireGateway`. Other fields are left alone. What a profile does not have
- * itself is taken from its `options`.
+ * What is compared of a gateway: a profile, or the options of its `acquireGateway`. What a profile does not have itself is taken from its
+ * `options`. Other fields are left alone, unless they look like a slip of the pen.
  */
 export interface ProfileInstance {
   readonly stateDir: string;
@@ -73,6 +76,8 @@ interface Place {
   readonly identity: string;
 }
 
+const FIELDS: readonly string[] = [...GATEWAY_OPTIONS, "workspace", "options", "app", "profile", "derived"];
+
 /** Closer base ports than this leave no room for what a gateway has beside its port. */
 const MIN_SPACING = 20;
 
@@ -98,6 +103,7 @@ export function checkIsolation<Instance extends ProfileInstance>(
 
 function lookAt<Instance extends ProfileInstance>(name: string, value: unknown): Known<Instance> {
   if (typeof value !== "object" || value === null) throw invalidType(name, "a profile", value);
+  checkSpelling(value, FIELDS, name);
   const instance = value as Instance;
   const { options = {} } = instance;
   const given = { ...options, ...definedOf(instance) } as ProfileInstance;
@@ -217,6 +223,16 @@ function isExtra({ noun }: Place): boolean {
   return noun !== "config" && noun !== "state directory";
 }
 
+/** What to do about a finding. */
+export const REMEDIES: Readonly<Record<IsolationFinding["kind"], string>> = {
+  config: "give each its own config (--config, <APP>_CONFIG_PATH)",
+  state: "give each its own state directory (--state-dir, <APP>_STATE_DIR)",
+  workspace: "give each its own state directory (--state-dir, <APP>_STATE_DIR)",
+  port: "give one of them another port (--port, <APP>_GATEWAY_PORT)",
+  derived: "give one of them another port (--port, <APP>_GATEWAY_PORT), or reserve other ports",
+  spacing: "give one of them another port (--port, <APP>_GATEWAY_PORT)",
+};
+
 /** In the order in which findings are told. */
 const KINDS: readonly IsolationFinding["kind"][] = ["config", "state", "workspace", "port", "derived", "spacing"];
 
@@ -238,16 +254,4 @@ function isOneFile(path: string, other: string): boolean {
 /** Whether the kernel lets only one of two sockets have a port. */
 function areRivals(one: Target, { host, dualStack }: Target): boolean {
   return overlaps(one.host, { address: host, family: host.includes(":") ? "IPv6" : "IPv4", v6only: !dualStack });
-}
-
-/** "ports 18800-18899, 18901". */
-export function rangesOf(ports: readonly number[]): string {
-  const ranges: [number, number][] = [];
-  for (const port of [...new Set(ports)].sort((a, b) => a - b)) {
-    const last = ranges.at(-1);
-    if (last !== undefined && port === last[1] + 1) last[1] = port;
-    else ranges.push([port, port]);
-  }
-  const text = ranges.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join(", ");
-  return /^\d+$/.test(text) ? `port ${text}` : `ports ${text}`;
 }

@@ -92,14 +92,16 @@ export function resolveProfile(options: ProfileOptions = {}): Profile {
   const app = given.app === undefined ? DEFAULT_APP : checkName("app", given.app);
   const env = checkEnvironment(given.env);
   const variable = (suffix: string) => {
-    const name = `${app.toUpperCase().replace(/[^A-Z0-9]/g, "_")}_${suffix}`;
+    const name = variableOf(app, suffix);
     return { name, value: readVariable(env, name) };
   };
   const home = () => homeOf(given.home, env);
   /** The option, else the variable. */
   const path = (name: string, option: string | undefined, suffix: string): string | undefined => {
     const source = option === undefined ? variable(suffix) : { name, value: option };
-    return source.value === undefined ? undefined : expand(checkPath(source.name, source.value), home, env);
+    return source.value === undefined
+      ? undefined
+      : expand(source.name, checkPath(source.name, source.value), home, env);
   };
 
   const profile = profileOf(given.profile, variable("PROFILE"));
@@ -119,13 +121,28 @@ export function resolveProfile(options: ProfileOptions = {}): Profile {
   };
 }
 
+function variableOf(app: string, suffix: string): string {
+  return `${app.toUpperCase().replace(/[^A-Z0-9]/g, "_")}_${suffix}`;
+}
+
+/** Variables that are set and say where a gateway lies, whatever the name of its profile. */
+export function overridesIn(app: string, env: Environment): string[] {
+  const names = ["STATE_DIR", "CONFIG_PATH", "GATEWAY_PORT"].map((suffix) => variableOf(app, suffix));
+  return names.filter((name) => readVariable(env, name) !== undefined);
+}
+
 export function derivedFrom(port: number): Profile["derived"] {
   const derive = (offset: number) => (port === 0 ? 0 : port + offset);
   return { browserControl: derive(BROWSER_CONTROL), cdp: [derive(CDP[0]), derive(CDP[1])] };
 }
 
 /** All derived ports that there are, browser control first: for `reserve` of acquireGateway, as they are. None while `port` is 0. */
-export function derivedPorts({ browserControl, cdp: [first, last] }: Profile["derived"]): number[] {
+export function derivedPorts(derived: Profile["derived"]): number[] {
+  if (!Array.isArray(derived?.cdp)) throw invalidType("derived", "the `derived` of a profile", derived);
+  const {
+    browserControl,
+    cdp: [first, last],
+  } = derived;
   const cdp = Array.from({ length: last - first + 1 }, (_, index) => first + index);
   return [browserControl, ...cdp].filter((port) => port > 0 && port <= LAST_PORT);
 }
@@ -183,14 +200,20 @@ const PLACES: Readonly<Record<string, string>> = IS_WINDOWS
   : { HOME: "", XDG_CONFIG_HOME: ".config", XDG_DATA_HOME: ".local/share", XDG_STATE_HOME: ".local/state" };
 const PLACE: RegExp = IS_WINDOWS ? /^(?:~|%(\w+)%)(?=[\\/]|$)/ : /^(?:~|\$(\w+)|\$\{(\w+)\})(?=\/|$)/;
 
+const KNOWN: string = Object.keys(PLACES)
+  .map((name) => (IS_WINDOWS ? `%${name}%` : `$${name}`))
+  .join(", ");
+
 /** Units and .env files are not read by a shell: there a `~` or `$HOME` would become a directory of that name. */
-function expand(path: string, home: () => string, env: Environment): string {
+function expand(source: string, path: string, home: () => string, env: Environment): string {
+  if (/^~[^\\/]/.test(path))
+    throw invalidValue(source, path, "names another user's home directory, which is not known here");
   const [prefix, plain, braced] = PLACE.exec(path) ?? [];
   if (prefix === undefined) return resolve(path);
   const written = plain ?? braced ?? "";
   const name = IS_WINDOWS ? written.toUpperCase() : written;
   const below = prefix === "~" ? "" : PLACES[name];
-  if (below === undefined) return resolve(path);
+  if (below === undefined) throw invalidValue(source, path, `begins with a variable that is not one of ${KNOWN}`);
   const named = below === "" ? undefined : readVariable(env, name);
   const place = named !== undefined && isAbsolute(named) ? named : join(home(), below);
   return resolve(join(place, path.slice(prefix.length)));

@@ -17,19 +17,25 @@
 // (inet_csk_listen_start, net/ipv4/inet_connection_sock.c); so a refused listen, unlike a refused bind, is tried again.
 //
 // A guard must not keep SO_REUSEADDR, or a rival with the flag could listen beside it. On its second try it therefore
-// listens for an instant, clears the flag, and stops listening by shutdown(2), which leaves the socket bound. To serve by it
-// later, the same is done backwards: the flag, and then listen.
+// listens for an instant, clears the flag, and stops listening by shutdown(2), which leaves the socket bound.
+//
+// To serve by a guard later, the flag must not come first: a rival could be bound in between, stay bound, and have its listen
+// tried until we are caught in that state once more. So we listen strictly, and set the flag while a filter keeps every packet
+// away, so that no connection can begin without it. Only where dead connections refuse a strict listen, the flag comes first after
+// all; and whoever has listened once goes on doing so.
 
 #include "../listener.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../posix/address.h"
+#include "../posix/listening.h"
 
 namespace gateway_lock {
 namespace {
@@ -71,6 +77,15 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
     bound = Bind(address, dual_stack, false);
   }
   return bound;
+}
+
+// Listens without having had SO_REUSEADDR, and with it before anybody can connect. False: it does not listen.
+bool ListenUnseen(const SocketHandle& socket, int backlog) noexcept {
+  sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+  const sock_fprog filter = {1, &nothing};
+  if (setsockopt(Fd(socket), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == -1) return false;
+  const bool listens = listen(Fd(socket), backlog) == 0 && SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true);
+  return SetFlag(Fd(socket), SOL_SOCKET, SO_DETACH_FILTER, true) && listens;
 }
 
 // How often a listen may meet somebody who listens in the same instant, before that is taken for an answer.
@@ -116,6 +131,7 @@ Result<BoundSocket> Guard(const BindRequest& request) noexcept {
 }
 
 Result<Done> Rouse(const SocketHandle& socket, int backlog) noexcept {
+  if (IsListening(Fd(socket)) || ListenUnseen(socket, backlog)) return ListenOn(socket, backlog);
   for (int collision = 0;; collision++) {
     Result<Done> listening = ListenOn(socket, backlog);
     if (listening.ok()) return listening;

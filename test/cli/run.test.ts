@@ -338,6 +338,18 @@ describe("reserved ports", () => {
     await until(() => locksOf(wrapper.pid).length === 0);
     expect(await isPortFree(reserved)).toBe("free");
   });
+
+  it("are given back where the program that takes the claim over does not ask for them", async () => {
+    const [one, other] = [await freePort(), await freePort()];
+    const claim = { ...(await aClaim()), reserve: [one, other] };
+    const wrapper = run(claim, adopter({ ...claim, reserve: [one] }));
+    await wrapper.next("serving");
+    await until(() =>
+      wrapper.stderr.includes(`gateway-lock run has kept 127.0.0.1 port ${other} and ::1 port ${other}`),
+    );
+    await until(() => locksOf(wrapper.pid).length === 0);
+    expect([await isPortFree(one), await isPortFree(other)]).toEqual(["EADDRINUSE", "free"]);
+  });
 });
 
 describe("a program that has done something to its descriptors", () => {

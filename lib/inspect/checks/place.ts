@@ -92,6 +92,13 @@ export function checkPermissions({ resources, readings }: Scene): Answer {
   const problems: Problem[] = [];
   const seen = new Set<string>();
   for (const resource of resources) {
+    if (resource.role === "other" && lookAt(resource.path) === null) {
+      problems.push({
+        evidence: `${resource.path} is missing, and a start does not make it`,
+        next: "create it, or leave it out of `locks`",
+      });
+      continue;
+    }
     const home = homeOf(resource);
     const onlyRecord = resource.role === "config" && resource.fallbackLockPath !== null;
     for (const directory of [home, resource.lockDirectory]) {

@@ -1,11 +1,11 @@
 // The doctor's checks of the port: who has it, on which addresses, and whether the kernel may give it away.
 
 import { readFileSync } from "node:fs";
+import { rangesOf } from "../../errors.ts";
 import { targetsFor } from "../../listener/addresses.ts";
 import { findListeners, findListenersOn, findPortOwner, type SeenListener } from "../../listener/port-owner.ts";
 import { isFailure, native } from "../../native.ts";
 import { DEFAULT_PORT } from "../../options.ts";
-import { rangesOf } from "../../profile/isolation.ts";
 import { derivedFrom, derivedPorts, LAST_PORT } from "../../profile/profile.ts";
 import type { Picture } from "../look.ts";
 import { readEphemeralRange } from "./ephemeral-range.ts";
@@ -219,17 +219,21 @@ export async function checkDerivedPorts(scene: Scene): Promise<Answer> {
   for (const listener of await findListenersOn(hosts, [...ports], picture.holders))
     judge(listener, listener.port, "listens on");
   // Only a port that is to be bound is taken by somebody who does not listen.
+  const listenedOn = new Set([...strangers.values()].flat());
   for (const reserved of scene.reserve) {
+    if (listenedOn.has(reserved)) continue;
     for (const host of hosts) {
       const { use, listener } = findPortOwner(host, reserved, picture.holders);
       if (use === "bound") judge(listener, reserved, "has bound, without listening,");
     }
   }
   for (const [words, taken] of strangers) {
-    const isDerived = taken.every((one) => derivedPorts(derived).includes(one));
+    const isReserved = taken.some((one) => scene.reserve.includes(one));
     problems.push({
-      evidence: `${words} ${rangesOf(taken)}, ${isDerived ? `derived from ${port}` : "which the gateway is to reserve"}`,
-      next: "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
+      evidence: `${words} ${rangesOf(taken)}, ${isReserved ? "which the gateway is to reserve" : `derived from ${port}`}`,
+      next: isReserved
+        ? "stop that process, or give the gateway another port, or other ports to reserve"
+        : "stop that process, or give the gateway another port; leave it if nothing of yours uses derived ports",
     });
   }
   if (problems.length === 0 && hidden.length > 0)

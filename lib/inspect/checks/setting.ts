@@ -3,22 +3,18 @@
 import { existsSync, readFileSync } from "node:fs";
 import { EXIT } from "../../errors.ts";
 import type { Supervisor } from "../../lock/record.ts";
-import type { IsolationFinding } from "../../profile/isolation.ts";
+import { REMEDIES } from "../../profile/isolation.ts";
 import { detectSupervisor, isSupervised, SUPERVISORS } from "../../supervisor/detect.ts";
 import { type Answer, answer, type Problem, type Scene } from "./scene.ts";
 
-const REMEDIES: Readonly<Record<IsolationFinding["kind"], string>> = {
-  config: "give each its own config (--config, <APP>_CONFIG_PATH)",
-  state: "give each its own state directory (--state-dir, <APP>_STATE_DIR)",
-  workspace: "give each its own state directory (--state-dir, <APP>_STATE_DIR)",
-  port: "give one of them another port (--port, <APP>_GATEWAY_PORT)",
-  derived: "give one of them another port (--port, <APP>_GATEWAY_PORT), or reserve other ports",
-  spacing: "give one of them another port (--port, <APP>_GATEWAY_PORT)",
-};
-
 /** Whether the gateways that are to run side by side share anything. */
 export function checkProfiles({ instances, isolation }: Scene): Answer {
-  if (instances < 2) return answer(["there is no other profile to compare with"]);
+  if (instances < 2)
+    return answer([
+      instances === 0
+        ? "no profile is named that others could be compared with"
+        : "there is no other profile to compare with",
+    ]);
   const problems = isolation.map(({ kind, detail }) => ({ evidence: detail, next: REMEDIES[kind] }));
   return answer([`${instances} profiles share nothing`], problems);
 }
