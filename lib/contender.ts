@@ -124,7 +124,8 @@ async function describeListening(
   const { listener } = findPortOwner(endpoint.host, endpoint.port, [owner.pid]);
   const holders = findHolders(held.path, owner);
   // An owner in another network namespace has that port there. Here it may be anybody's.
-  if (liveness === "unknown" && listener.pid !== null && !holders.includes(listener.pid)) return null;
+  const isOwner = liveness === "alive" && listener.pid === owner.pid;
+  if (listener.pid !== null && !isOwner && !holders.includes(listener.pid)) return null;
   const cause = describeHeld({ resource, held }, holders, owner);
   return alreadyListening(endpoint, {
     cause,

@@ -244,7 +244,7 @@ export function reasonOf(error: unknown): string {
 /** Fit for a terminal, in one line: what others have written may have control characters in it. */
 export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it takes out
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ");
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, " ");
 }
 
 /** "18800-18899,18901". */

@@ -72,6 +72,45 @@ describe("containers with one state directory", () => {
     60_000,
   );
 
+  itContained("name nobody by the numbers of a /proc that is another pid namespace's", async () => {
+    const options = { stateDir: temporaryDirectory(), port: await freePort() };
+    await startContained("first", "gateway.mjs", options).next("serving");
+    // Without --mount-proc, a number there is the host's, and means somebody else in here, or nobody.
+    const command = [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
+    const blind = new TestProcess("unshare", [
+      ...["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net", ...command],
+    ]);
+    const refused = await blind.next("refused", "acquired");
+    expect(refused).toMatchObject({ code: "ALREADY_RUNNING", message: expect.stringContaining("(pid unknown)") });
+    expect(refused.cause.message).toContain("a process that can't be seen from here has it");
+  });
+
+  itContained(
+    "that share pids and not the network do not take a stranger on the owner's port for the owner",
+    async () => {
+      const options = { stateDir: temporaryDirectory(), port: await freePort() };
+      const command = [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
+      const network = ["--user", "--map-root-user", "--net", "sh", "-ec", 'ip link set lo up; exec "$@"', "sh"];
+      const owner = new TestProcess("unshare", [...network, ...command]);
+      await owner.next("serving");
+      await listenOn(options.port);
+      const error = await refusalOf({ ...options, port: await freePort() });
+      expect(error).toMatchObject({ code: "ALREADY_RUNNING", owner: { pid: owner.pid } });
+      expect(error.message).toContain(`(pid ${owner.pid})`);
+      expect(error.listener).toBeUndefined();
+    },
+  );
+
+  itContained("without a loopback interface get no busy port from that", async () => {
+    const options = { stateDir: temporaryDirectory(), port: await freePort() };
+    await startContained("first", "gateway.mjs", options).next("serving");
+    const command = [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
+    const down = new TestProcess("unshare", [
+      ...["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", ...command],
+    ]);
+    expect(await down.next("refused", "acquired")).toMatchObject({ code: "ALREADY_RUNNING" });
+  });
+
   itContained("are told apart by what is mounted, not by paths", async () => {
     const [stateDir, there, port] = [temporaryDirectory(), temporaryDirectory(), await freePort()];
     const mount = `mount --bind "${stateDir}" "${there}"`;
@@ -187,6 +226,54 @@ describe("an overlay", () => {
       event: "acquired",
     });
     expectFine(pick("filesystem", diagnoseElsewhere({ stateDir: temporaryDirectory() }, { prefix })));
+    // A config alone in a layer is found too, whatever lies on the same device.
+    const config = { ...options, stateDir: temporaryDirectory(), configPath: join(root, "upper/state/c.json") };
+    expectFault(pick("filesystem", diagnoseElsewhere(config, { prefix })), "upper/state is a layer", /volume/);
+  });
+});
+
+describe("what is no layer, though it looks like one", () => {
+  const found = (script: string, root: string, stateDir: string) =>
+    pick(
+      "filesystem",
+      diagnoseElsewhere(
+        { stateDir, port: 1 },
+        {
+          prefix: [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-ec",
+            `${script}; shift; exec "$@"`,
+            "sh",
+            root,
+          ],
+        },
+      ),
+    );
+
+  itOverlaid("a volume that is mounted inside a layer, which the overlay does not show", async () => {
+    const root = temporaryDirectory();
+    makeLayers(root);
+    mkdirSync(join(root, "lower/volume"));
+    const script = `mount -t tmpfs none "$1/lower/volume"; mkdir -m 700 "$1/lower/volume/state"; ${OVERLAY}`;
+    expectFine(found(script, root, join(root, "lower/volume/state")));
+  });
+
+  itOverlaid("an overlay over its own lower layer", async () => {
+    const root = temporaryDirectory();
+    makeLayers(root);
+    const script = `mount -t overlay overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work,userxattr" "$1/lower"`;
+    expectFine(found(script, root, join(root, "lower/state")));
+  });
+
+  itOverlaid("while a layer that is mounted elsewhere is one, by that name too", async () => {
+    const [root, elsewhere] = [temporaryDirectory(), temporaryDirectory()];
+    makeLayers(root);
+    const script = `mount --bind "$1/lower/state" "${elsewhere}"; ${OVERLAY}`;
+    expectFault(found(script, root, elsewhere), `${elsewhere} is a layer of the overlay at ${root}/merged`, /volume/);
   });
 });
 

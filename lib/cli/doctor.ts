@@ -2,15 +2,16 @@
 
 import { EXIT } from "../errors.ts";
 import { diagnose, type Finding } from "../inspect/doctor.ts";
-import { findProfiles } from "../profile/find.ts";
+import { type FoundProfile, findProfiles } from "../profile/find.ts";
 import type { Profile } from "../profile/profile.ts";
 import type { CommandOptions } from "./options.ts";
 import { type Colour, paint, print, printJson, type Row, table } from "./terminal.ts";
 
 /** @returns the exit code */
 export async function doctorCommand({ gateway, profile, health, json }: CommandOptions): Promise<number> {
-  const { locks, reserve } = gateway;
-  const instances = profile === null ? [] : [{ ...profile, locks, reserve }, ...othersThan(profile)];
+  const { locks, reserve, host, loopbackGuard, lockDir } = gateway;
+  const instances =
+    profile === null ? [] : [{ ...profile, locks, reserve, host, loopbackGuard, lockDir }, ...othersThan(profile)];
   const findings = await diagnose({ ...gateway, health, instances });
   const faults = findings.filter(({ ok }) => ok === false).length;
   const exitCode = faults === 0 ? EXIT.OK : EXIT.FAILURE;
@@ -19,7 +20,7 @@ export async function doctorCommand({ gateway, profile, health, json }: CommandO
 }
 
 /** The profiles that are to run beside it. */
-function othersThan({ app, profile }: Profile): Profile[] {
+function othersThan({ app, profile }: Profile): FoundProfile[] {
   return findProfiles({ app, env: process.env }).filter((found) => found.profile !== profile);
 }
 

@@ -123,7 +123,7 @@ function answers(host: string, port: number): Promise<boolean> {
     });
     socket.once("error", (error: NodeJS.ErrnoException) => {
       // Refused: nobody listens. The others: this host has no such address, so nobody here can.
-      finish(!["ECONNREFUSED", "EADDRNOTAVAIL", "EAFNOSUPPORT"].includes(error.code ?? ""));
+      finish(!["ECONNREFUSED", "EADDRNOTAVAIL", "EAFNOSUPPORT", "ENETUNREACH"].includes(error.code ?? ""));
     });
   });
 }

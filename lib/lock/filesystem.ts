@@ -1,7 +1,7 @@
 // Which filesystem a directory lies on, and whether hosts other than this one can write there too.
 
-import { readFileSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { readFileSync, realpathSync, statSync } from "node:fs";
+import { join, relative } from "node:path";
 import { systemError } from "../errors.ts";
 import { isFailure, native } from "../native.ts";
 
@@ -93,43 +93,59 @@ function mountTypeOf(directory: string): string | null {
 
 /**
  * Where overlays show what is in `directory`, because it lies in one of their layers. A lock that is taken there is the overlay's own (its inodes are):
- * who locks the layer itself does not meet it.
+ * who locks the layer itself does not meet it. Layers that the mount table does not tell, or tells by relative paths, are not found.
  */
 export function overlaysOver(directory: string): string[] {
-  const ancestors = new Set(ancestorsOf(directory).map(identityOf));
-  const overlays = mounts().filter(({ type }) => type === "overlay");
+  const table = mounts();
+  const here = locate(directory, table);
+  if (here === null) return [];
+  const overlays = table.filter(({ type, device }) => type === "overlay" && device !== here.device);
   return overlays
-    .filter(({ options }) => layersIn(options).some((layer) => ancestors.has(identityOf(layer))))
+    .filter(({ options }) =>
+      layersIn(options).some((layer) => {
+        const there = locate(layer, table);
+        return there?.device === here.device && isBelow(here.path, there.path);
+      }),
+    )
     .map(({ point }) => point);
 }
 
-/** Directories that an overlay is made of, by the options of its mount: as far as they are told, and can be looked at from here. */
-function layersIn(options: string): string[] {
-  const values = options.split(",").flatMap((option) => {
-    const [, name, value = ""] = /^(upperdir|lowerdir\+?|datadir\+?)=(.*)$/.exec(option) ?? [];
-    const paths = decode(value);
-    // A colon that belongs to a path has a backslash before it.
-    return name === undefined ? [] : name === "lowerdir" ? paths.split(/(?<!\\):/) : [paths];
-  });
-  return values.map((value) => value.replace(/\\([\\:])/g, "$1")).filter((layer) => layer.startsWith("/"));
-}
-
-function ancestorsOf(path: string): string[] {
-  const parent = dirname(path);
-  return parent === path ? [path] : [path, ...ancestorsOf(parent)];
-}
-
-function identityOf(path: string): string {
+/** Where a path lies on its filesystem, whatever it is mounted as. */
+function locate(path: string, table: readonly Mount[]): { readonly device: string; readonly path: string } | null {
+  let real: string;
   try {
-    const { dev, ino } = statSync(path, { bigint: true });
-    return `${dev}:${ino}`;
+    real = realpathSync.native(path);
   } catch {
-    return path;
+    return null;
   }
+  // Of two at one place, the later one hides the other.
+  const mount = table.findLast(({ point }) => isBelow(real, point));
+  return mount === undefined ? null : { device: mount.device, path: join(mount.root, relative(mount.point, real)) };
+}
+
+function isBelow(path: string, directory: string): boolean {
+  return directory === "/" || path === directory || path.startsWith(`${directory}/`);
+}
+
+/** Directories that an overlay is made of, by the options of its mount. */
+function layersIn(options: string): string[] {
+  return options.split(",").flatMap((option) => {
+    const [, name, value = ""] = /^(upperdir|lowerdir\+?|datadir\+?)=(.*)$/.exec(option) ?? [];
+    if (name === undefined) return [];
+    // After a backslash, a colon or comma is part of a path; else a colon ends one in the list of lower layers.
+    const paths = [""];
+    for (const [, escaped, char = ""] of decode(value).matchAll(/\\(.)|(.)/gs)) {
+      if (char === ":" && name === "lowerdir") paths.push("");
+      else paths[paths.length - 1] += escaped ?? char;
+    }
+    return paths.filter((path) => path.startsWith("/"));
+  });
 }
 
 interface Mount {
   readonly device: string;
+  /** What of the filesystem is mounted. */
+  readonly root: string;
   readonly point: string;
   readonly type: string;
   /** As they stand there: see `decode`. */
@@ -146,9 +162,10 @@ function mounts(): Mount[] {
   }
   return table.split("\n").flatMap((line) => {
     const [mount = "", source = ""] = line.split(" - ");
-    const [, , device, , point] = mount.split(" ");
+    const [, , device, root, point] = mount.split(" ");
     const [type = "", , options = ""] = source.split(" ");
-    return device === undefined || point === undefined ? [] : { device, point: decode(point), type, options };
+    if (device === undefined || root === undefined || point === undefined) return [];
+    return { device, root: decode(root), point: decode(point), type, options };
   });
 }
 

@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { dirname } from "node:path";
+import { printable } from "../errors.ts";
 import { parseAddress } from "../listener/addresses.ts";
 import { isFailure, type LockEvidence, native } from "../native.ts";
 import { checkPath, MAX_METADATA_BYTES, type Metadata, type Scheme } from "../options.ts";
@@ -260,19 +261,25 @@ export function livenessOf(record: OwnerRecord): Liveness {
   const startTime = native().identifyProcess(record.pid);
   if (startTime === null) return "gone";
   if (isFailure(startTime)) return "unknown";
-  // 0: a process that procfs hides from us, of which only kill(2) knows.
+  // 0: a process that procfs hides from us, of which only kill(2) knows. Without procfs it is not known either whose number that is.
+  if (startTime === 0 && here.pidNamespace === null && record.pidNamespace !== null) return "unknown";
   return startTime !== 0 && contradicts(record.startTime, startTime) ? "gone" : "alive";
 }
 
 /** Where a record's pid means something, if that is not here: in words, to come after "an owner". */
 export function whereaboutsOf({ bootId, pidNamespace, hostname }: OwnerRecord): string | null {
   const here = native().identifyHost();
+  const name = hostname ? printable(hostname).slice(0, MAX_NAME_LENGTH) : "";
   if (contradicts(bootId, here.bootId))
-    return `on another host, or of an earlier boot${hostname === null ? "" : ` (${hostname})`}`;
-  if (!contradicts(pidNamespace, here.pidNamespace)) return null;
-  const host = hostname === null ? "" : `, host name ${hostname}`;
-  return `in another pid namespace (${pidNamespace}${host}), a container say`;
+    return `on another host, or of an earlier boot${name === "" ? "" : ` (${name})`}`;
+  const isElsewhere = pidNamespace !== null && pidNamespace !== here.pidNamespace;
+  if (!isElsewhere) return null;
+  const number = printable(pidNamespace).slice(0, MAX_NAME_LENGTH);
+  return `in another pid namespace (${number}${name === "" ? "" : `, host name ${name}`}), a container say`;
 }
+
+/** Anything may stand in a record; a name is no longer than that (HOST_NAME_MAX, limits.h). */
+const MAX_NAME_LENGTH = 64;
 
 function contradicts<T>(recorded: T | null, actual: T | null): boolean {
   return recorded !== null && actual !== null && recorded !== actual;

@@ -106,9 +106,15 @@ function resolveAll(options: Placement, ground: Ground): readonly Resource[] {
   return all.filter((_, index) => identities.indexOf(identities[index] ?? "") === index);
 }
 
-/** Equal for two resources that meet at one lock, whatever they are called. For somebody who only looks. */
+/** Equal for two names of one file or directory. For somebody who only looks. */
 export function identify(resource: Pick<Resource, "path" | "isDirectory">): string {
   return identityOf(resource, ONLOOKER);
+}
+
+/** What is locked for a resource: two that have one of these in common exclude each other. For somebody who only looks. */
+export function lockIdentities({ path, isDirectory, lockPath }: Resource): string[] {
+  const file = identify({ path: lockPath, isDirectory: false });
+  return isDirectory ? [file, identify({ path, isDirectory })] : [file];
 }
 
 /** A directory's device and inode, which a bind mount does not change. A file, and what is missing, is a name in such a directory. */
@@ -250,21 +256,22 @@ function realExisting(path: string): { path: string; isDirectory: boolean } {
   }
 }
 
-/** The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target. */
+/** The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target. `..` is the kernel's to resolve. */
 function realConfig(path: string, directoryAt: Ground["directory"]): string {
-  let current = resolve(path);
+  // Windows takes it out before it looks anywhere.
+  let current = process.platform === "win32" ? resolve(path) : path.replace(/(?!^)\/+$/, "");
   for (let links = 0; links <= MAX_LINKS; links++) {
     try {
       const real = realpathSync.native(current);
       if (statSync(real).isDirectory()) throw new Error("the config is a directory");
       return real;
     } catch (cause) {
-      if (codeOf(cause) !== "ENOENT") throw lockFailed(current, reasonOf(cause), cause);
+      if (codeOf(cause) !== "ENOENT") throw lockFailed(resolve(current), reasonOf(cause), cause);
     }
     const directory = directoryAt(dirname(current));
     const target = lstatSync(current, { throwIfNoEntry: false })?.isSymbolicLink() ? readlinkSync(current) : null;
     if (target === null) return join(directory, basename(current));
-    current = resolve(directory, target);
+    current = isAbsolute(target) ? target : `${directory}/${target}`;
   }
   throw lockFailed(resolve(path), "too many symbolic links");
 }

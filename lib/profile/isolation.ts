@@ -2,11 +2,12 @@
 //
 // The locks are those that acquireGateway would take, found by the same code; the sockets are those that it would bind.
 
-import { statSync } from "node:fs";
-import { networkInterfaces } from "node:os";
+import { existsSync, statSync } from "node:fs";
+import { isIPv4 } from "node:net";
 import { rangesOf } from "../errors.ts";
-import { overlaps, type Target, targetsFor } from "../listener/addresses.ts";
-import { identify, locateResources } from "../lock/resources.ts";
+import { type Target, targetsFor } from "../listener/addresses.ts";
+import { identify, locateResources, lockIdentities } from "../lock/resources.ts";
+import { isFailure, native } from "../native.ts";
 import {
   checkArray,
   checkBoolean,
@@ -20,6 +21,7 @@ import {
   GATEWAY_OPTIONS,
   type GatewayOptions,
   invalidType,
+  type Placement,
 } from "../options.ts";
 import { PORT_SPACING } from "./profile.ts";
 
@@ -37,6 +39,8 @@ export interface ProfileInstance {
   readonly workspace?: string | undefined;
   /** The files and directories that it locks beside these. Default: none. */
   readonly locks?: readonly string[] | undefined;
+  /** Where its lock files lie, if not beside their resources. */
+  readonly lockDir?: string | undefined;
   /** The ports that it claims beside `port`; of a profile, what you reserve of `derived`. Default: none. */
   readonly reserve?: readonly number[] | undefined;
   /** Where it listens. Default: `"127.0.0.1"`. */
@@ -72,8 +76,10 @@ interface Known<Instance> {
 interface Place {
   readonly noun: "config" | "state directory" | "workspace" | "locked directory" | "locked file";
   readonly path: string;
-  /** Equal for what meets at one lock. */
+  readonly isDirectory: boolean;
   readonly identity: string;
+  /** What is locked for it. */
+  readonly locks: readonly string[];
 }
 
 const FIELDS: readonly string[] = [...GATEWAY_OPTIONS, "workspace", "options", "app", "profile", "derived"];
@@ -85,9 +91,9 @@ const MIN_SPACING = 20;
  * What each two of `instances` would share: a config, a state directory, a workspace or a port, or ports that both claim (an
  * error); and base ports that are closer than 20 (an error) or 120 (a warning, because derived ports would meet).
  *
- * The kernel sees it the same way: of two with an error, the one that starts second is refused, and without one both start.
- * The exceptions: base ports that are only too close; a workspace that is not among `locks`; and a shared config that has two names
- * (hard links, a mount of the file alone), lies in a directory that can't be written, or is used with different `lockDir`s.
+ * The kernel sees it the same way: of two with an error, the one that starts second is refused, and without one both start. What it does not
+ * enforce: base ports that are only too close; a workspace that is not among `locks`; a shared file that has two names
+ * (hard links, a mount of the file alone), or whose directory can't be written; two gateways with different `lockDir`s, but for directories.
  *
  * Paths are compared by what they lead to: through symbolic links, `..`, another case where the directory ignores it, and
  * mounts. Nothing is made. What this user may not look at is compared by its name.
@@ -107,18 +113,20 @@ function lookAt<Instance extends ProfileInstance>(name: string, value: unknown):
   const instance = value as Instance;
   const { options = {} } = instance;
   const given = { ...options, ...definedOf(instance) } as ProfileInstance;
-  const { configPath, workspace, locks = [], reserve = [], port = DEFAULT_PORT, host = DEFAULT_HOST } = given;
+  const { configPath, workspace, lockDir, locks = [], reserve = [], port = DEFAULT_PORT, host = DEFAULT_HOST } = given;
+  const path = (field: string, value: string | undefined) =>
+    value === undefined ? null : checkPath(`${name}.${field}`, value);
   const paths = {
     stateDir: checkPath(`${name}.stateDir`, given.stateDir),
-    configPath: configPath === undefined ? null : checkPath(`${name}.configPath`, configPath),
-    workspace: workspace === undefined ? null : checkPath(`${name}.workspace`, workspace),
+    configPath: path("configPath", configPath),
+    lockDir: path("lockDir", lockDir),
     locks: checkArray(`${name}.locks`, locks, checkPath),
   };
   const guarded = checkBoolean(`${name}.loopbackGuard`, given.loopbackGuard, true);
   return {
     instance,
-    name: nameOf(instance),
-    places: placesOf(paths),
+    name: nameOf(given, name),
+    places: placesOf(paths, path("workspace", workspace)),
     port: checkPort(`${name}.port`, port),
     reserve: checkArray(`${name}.reserve`, reserve, checkReservedPort),
     targets: targetsFor(checkHosts(host, `${name}.host`), guarded).filter(isThere),
@@ -131,42 +139,36 @@ function definedOf(instance: object): object {
 
 /** An address that this host lacks is skipped by a start. */
 function isThere({ host, optional }: Target): boolean {
-  return !optional || Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === host));
+  if (!optional) return true;
+  try {
+    const socket = native().guard(host, 0, 0, false);
+    if (isFailure(socket)) return false;
+    native().closeSocket(socket.fd);
+  } catch {
+    // There is no addon to ask, and nothing to be started.
+  }
+  return true;
 }
 
-interface Paths {
-  readonly stateDir: string;
-  readonly configPath: string | null;
-  readonly workspace: string | null;
-  readonly locks: readonly string[];
-}
-
-function placesOf({ stateDir, configPath, workspace, locks }: Paths): Place[] {
-  const placement = { stateDir, configPath, lockDir: null };
-  const first = workspace === null ? [] : [workspace];
-  // Where the workspace leads to is only known by itself: the others are sorted by their real paths.
-  const [, , alone] = locateResources({ ...placement, locks: first });
+function placesOf(placement: Placement, workspace: string | null): Place[] {
+  const { locks } = placement;
+  const all = locateResources({ ...placement, locks: workspace === null ? locks : [workspace, ...locks] });
+  const [alone] = workspace === null ? [] : locateResources({ ...placement, locks: [workspace] }).slice(2);
   const workspaceIdentity = alone === undefined ? null : identify(alone);
-  return locateResources({ ...placement, locks: [...first, ...locks] }).map((resource) => {
+  return all.map((resource) => {
     const { role, path, isDirectory } = resource;
     const identity = identify(resource);
-    const noun =
-      role === "config"
-        ? "config"
-        : role === "state"
-          ? "state directory"
-          : identity === workspaceIdentity
-            ? "workspace"
-            : isDirectory
-              ? "locked directory"
-              : "locked file";
-    return { noun, path, identity };
+    const extra = identity === workspaceIdentity ? "workspace" : isDirectory ? "locked directory" : "locked file";
+    const noun = role === "other" ? extra : role === "config" ? "config" : "state directory";
+    return { noun, path, isDirectory, identity, locks: lockIdentities(resource) };
   });
 }
 
-function nameOf({ profile, stateDir }: ProfileInstance): string {
+function nameOf({ profile, stateDir }: ProfileInstance, argument: string): string {
   if (profile === undefined) return `the gateway of ${stateDir}`;
-  return profile === null ? "the default profile" : `profile '${profile}'`;
+  if (profile === null) return "the default profile";
+  if (typeof profile !== "string") throw invalidType(`${argument}.profile`, "a string or null", profile);
+  return `profile '${profile}'`;
 }
 
 function compare<Instance>(
@@ -180,10 +182,11 @@ function compare<Instance>(
 
   for (const one of a.places) {
     for (const other of b.places) {
-      const isOne = one.identity === other.identity;
-      if (!isOne && !(one.noun === "config" && other.noun === "config" && isOneFile(one.path, other.path))) continue;
+      const isEnforced = one.locks.some((lock) => other.locks.includes(lock));
+      if (!isEnforced && one.identity !== other.identity && !isOneFile(one, other)) continue;
       const told = describeShared(a.name, one, b.name, other);
-      add("error", kindOf(one, other), isOne ? told : `${told}; by two names, each with a lock of its own`);
+      const isSilent = isEnforced || isMissing(one) || isMissing(other);
+      add("error", kindOf(one, other), isSilent ? told : `${told}; each of them has a lock of its own there`);
     }
   }
   findings.sort((x, y) => KINDS.indexOf(x.kind) - KINDS.indexOf(y.kind));
@@ -241,17 +244,36 @@ function kindOf(one: Place, other: Place): IsolationFinding["kind"] {
   return one.noun === "state directory" && other.noun === "state directory" ? "state" : "workspace";
 }
 
+/** Nobody knows yet which lock that will have: a file's or a directory's. */
+function isMissing(place: Place): boolean {
+  return isExtra(place) && !existsSync(place.path);
+}
+
 /** Two names of one file: hard links, or a mount of the file. */
-function isOneFile(path: string, other: string): boolean {
+function isOneFile(one: Place, other: Place): boolean {
+  if (one.isDirectory || other.isDirectory) return false;
   try {
-    const [one, two] = [statSync(path, { bigint: true }), statSync(other, { bigint: true })];
-    return one.dev === two.dev && one.ino === two.ino;
+    const [here, there] = [statSync(one.path, { bigint: true }), statSync(other.path, { bigint: true })];
+    return here.dev === there.dev && here.ino === there.ino;
   } catch {
     return false; // one of them is not there, or not for this user to look at
   }
 }
 
 /** Whether the kernel lets only one of two sockets have a port. */
-function areRivals(one: Target, { host, dualStack }: Target): boolean {
-  return overlaps(one.host, { address: host, family: host.includes(":") ? "IPv6" : "IPv4", v6only: !dualStack });
+function areRivals(one: Target, other: Target): boolean {
+  const [mine, theirs] = [withoutZone(one.host), withoutZone(other.host)];
+  if (mine === theirs) return true;
+  if (isIPv4(mine) === isIPv4(theirs)) return isWildcard(mine) || isWildcard(theirs);
+  // IPv4 and IPv6 meet only at a socket that takes both.
+  return isIPv4(mine) ? theirs === "::" && other.dualStack : mine === "::" && one.dualStack;
+}
+
+/** Only an address that is local to a link is another one by its zone (RFC 4007). */
+function withoutZone(host: string): string {
+  return /^fe[89ab]/i.test(host) ? host : (host.split("%")[0] ?? host);
+}
+
+function isWildcard(address: string): boolean {
+  return address === "0.0.0.0" || address === "::";
 }

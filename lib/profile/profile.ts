@@ -212,25 +212,30 @@ function expand(source: string, path: string, home: () => string, env: Environme
   if (prefix === undefined) return resolve(path);
   const written = plain ?? braced ?? "";
   const name = IS_WINDOWS ? written.toUpperCase() : written;
-  const below = prefix === "~" ? "" : PLACES[name];
+  const below = prefix === "~" ? "" : Object.hasOwn(PLACES, name) ? PLACES[name] : undefined;
   if (below === undefined) throw invalidValue(source, path, `begins with a variable that is not one of ${KNOWN}`);
   const named = below === "" ? undefined : readVariable(env, name);
-  const place = named !== undefined && isAbsolute(named) ? named : join(home(), below);
+  const place = named !== undefined && isAbsolute(named) ? checkPath(name, named) : join(home(), below);
   return resolve(join(place, path.slice(prefix.length)));
 }
 
 /** An empty one is none. */
 function readVariable(env: Environment, name: string): string | undefined {
   const spelling = IS_WINDOWS ? Object.keys(env).find((key) => key.toUpperCase() === name) : name;
-  return (spelling === undefined ? undefined : env[spelling]) || undefined;
+  const value: unknown = spelling !== undefined && Object.hasOwn(env, spelling) ? env[spelling] : undefined;
+  if (value === undefined || value === "") return undefined;
+  if (typeof value !== "string") throw invalidType(name, "a string", value);
+  return value;
 }
 
 function homeOf(option: string | undefined, env: Environment): string {
   if (option !== undefined) return resolve(checkPath("home", option));
-  const named = readVariable(env, IS_WINDOWS ? "USERPROFILE" : "HOME");
+  const variable = IS_WINDOWS ? "USERPROFILE" : "HOME";
+  const named = readVariable(env, variable);
+  if (named !== undefined) return resolve(checkPath(variable, named));
   try {
     // An empty HOME would be the working directory, and os.homedir() believes it.
-    return resolve(named || homedir() || userInfo().homedir);
+    return resolve(homedir() || userInfo().homedir);
   } catch (cause) {
     throw new Error("this user has no home directory; give `home`, or `stateDir`", { cause });
   }

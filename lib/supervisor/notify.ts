@@ -3,7 +3,7 @@
 import type { Cluster } from "node:cluster";
 import { constants } from "node:os";
 import { printable, reasonOf, systemError } from "../errors.ts";
-import type { OwnerRecord } from "../lock/record.ts";
+import { type OwnerRecord, whereaboutsOf } from "../lock/record.ts";
 import { isFailure, native } from "../native.ts";
 
 /** systemd reads no datagram that is longer than a page. */
@@ -100,5 +100,7 @@ export class WaitNotice {
 /** For a status: who is waited for, as far as the record tells. */
 export function describeOwner(owner: OwnerRecord | null | undefined): string {
   if (!owner) return "another process has the lock";
+  const elsewhere = whereaboutsOf(owner);
+  if (elsewhere !== null) return `an owner ${elsewhere} has the lock`;
   return `pid ${owner.pid} owns ${owner.url ?? "the gateway"}`;
 }

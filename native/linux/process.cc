@@ -152,10 +152,11 @@ class LockTable {
 ProcessId OwnProcess() noexcept { return getpid(); }
 
 Result<ProcessIdentity> IdentifyProcess(ProcessId pid) noexcept {
-  const std::string text = ReadAll(("/proc/" + std::to_string(pid) + "/stat").c_str());
+  const bool is_shown = IsOwnProcfs();
+  const std::string text = is_shown ? ReadAll(("/proc/" + std::to_string(pid) + "/stat").c_str()) : "";
   if (text.empty()) {
     // procfs mounted with hidepid shows other users' processes as missing or refuses them; kill(2) tells them from dead ones.
-    if (errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM) return Failure{errno, "open"};
+    if (is_shown && errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM) return Failure{errno, "open"};
     ProcessIdentity hidden;
     hidden.exists = kill(pid, 0) == 0 || errno == EPERM;
     return hidden;
@@ -175,6 +176,7 @@ Result<ProcessIdentity> IdentifyProcess(ProcessId pid) noexcept {
 }
 
 std::string DescribeCommand(ProcessId pid) noexcept {
+  if (!IsOwnProcfs()) return "";
   const std::string process = "/proc/" + std::to_string(pid);
   std::string command = ReadAll((process + "/cmdline").c_str());
   if (command.empty()) command = ReadAll((process + "/comm").c_str());

@@ -77,6 +77,11 @@ bool VisitProcess(int processes, ProcessId pid, const std::function<bool(Process
 
 }  // namespace
 
+bool IsOwnProcfs() noexcept {
+  char self[16] = "";
+  return readlink("/proc/self", self, sizeof(self) - 1) > 0 && strtol(self, nullptr, 10) == getpid();
+}
+
 FileHandle OpenAt(int directory, const char* path, int flags) noexcept {
   return FileHandle(openat(directory, path, flags | O_CLOEXEC));
 }
@@ -119,6 +124,7 @@ std::string_view Descriptor::ReadInfo(char* buffer, std::size_t size) const noex
 bool Descriptor::Stat(struct stat& file) const noexcept { return fstatat(directory_, name_, &file, 0) == 0; }
 
 bool VisitDescriptors(const std::vector<ProcessId>& hints, const std::function<bool(ProcessId, const Descriptor&)>& visit) {
+  if (!IsOwnProcfs()) return false;
   bool hidden = false;
   bool sees_init = false;
   Directory processes(AT_FDCWD, "/proc");

@@ -15,6 +15,10 @@
 
 namespace gateway_lock {
 
+// Whether /proc shows our own pid namespace. Where that is a new one and /proc an old one, every number there means somebody else
+// here (pid_namespaces(7)).
+bool IsOwnProcfs() noexcept;
+
 FileHandle OpenAt(int directory, const char* path, int flags = O_RDONLY) noexcept;
 
 // Empty where it can't be read: files in procfs that have anything to say are not empty.

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { expect } from "vitest";
+import { acquireGateway } from "../../lib/gateway.ts";
 import { readOwner } from "../../lib/lock/record.ts";
 import { locateResources, resolveResources } from "../../lib/lock/resources.ts";
 import { type GatewayOptions, resolveGatewayOptions } from "../../lib/options.ts";
@@ -272,4 +273,34 @@ it("gives somebody who only looks paths even where no gateway could be", () => {
   expect(locate({ stateDir: join(file, "below") })[0]).toBe(join(file, "below", "locks", STATE_LOCK));
   expect(locate({ stateDir: loop, configPath: loop })).toHaveLength(2);
   expect(locate({ stateDir: base, configPath: base, locks: [join(base, "missing"), "/dev/null"] })).toHaveLength(4);
+});
+
+it("ends where no directory can be made, whatever is made above it", async () => {
+  // The kernel says ENOENT there for every mkdir; Node's own recursive one never comes back.
+  for (const stateDir of ["/proc/gateway", "/proc/gateway/deep/down"])
+    await expect(acquireGateway({ stateDir, port: 0 })).rejects.toMatchObject({
+      code: "LOCK_FAILED",
+      cause: { code: "ENOENT" },
+    });
+});
+
+it("reads a path as the kernel does: `..` behind a link leads to where the link leads", async () => {
+  const root = temporaryDirectory();
+  mkdirSync(join(root, "real/sub"), { recursive: true });
+  symlinkSync("real/sub", join(root, "link"));
+  writeFileSync(join(root, "real/app.json"), "{}");
+  symlinkSync("../link/../new.json", join(root, "real/dangling.json"));
+  for (const [configPath, real] of [
+    ["link/../app.json", "real/app.json"],
+    ["link/../made/app.json", "real/made/app.json"],
+    ["real/dangling.json", "real/new.json"],
+  ] as const) {
+    const gateway = await acquireGateway({
+      stateDir: join(root, "state"),
+      configPath: `${root}/${configPath}`,
+      port: 0,
+    });
+    expect(gateway.owner.configPath).toBe(join(root, real));
+    await gateway.close();
+  }
 });

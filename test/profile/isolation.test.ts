@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { checkIsolation, type IsolationFinding, type ProfileInstance } from "../../lib/profile/isolation.ts";
 import { resolveProfile } from "../../lib/profile/profile.ts";
-import { canUnshareMount, itWhere } from "../support/capabilities.ts";
+import { canUnshareMount, hasIPv6, itWhere } from "../support/capabilities.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 const home = "/nobody/is/here";
@@ -142,6 +142,62 @@ it("paths are compared by what they lead to", () => {
   expect(readdirSync(join(root, "dir"))).toEqual(["sub"]);
 });
 
+it("a field that is nearly one of ours is a slip", () => {
+  const slip = { ...main, reseve: [25509] };
+  expect(() => checkIsolation([slip])).toThrow("did you mean 'reserve'?");
+  expect(checkIsolation([{ ...main, label: "x" }, profile("rescue")])).toEqual([]);
+});
+
+it("ports meet only where the kernel would refuse the second socket", () => {
+  const at = (host: string | string[], more: Partial<ProfileInstance> = {}) => ({
+    stateDir: `/nobody/${JSON.stringify(host)}`,
+    port: 1000,
+    host,
+    loopbackGuard: false,
+    ...more,
+  });
+  const meets = (a: string | string[], b: string | string[], more: Partial<ProfileInstance> = {}) =>
+    kinds(checkIsolation([at(a, more), at(b, { ...more, stateDir: "/nobody/else" })])).includes("error port");
+  for (const [a, b] of [
+    ["127.0.0.1", "127.0.0.1"],
+    ["127.0.0.1", "0.0.0.0"],
+    ["127.0.0.1", "::"],
+    ["0.0.0.0", "::"],
+    ["::1", "::"],
+    ["::1", "0:0:0:0:0:0:0:1"],
+    ["::%1", "::1"],
+    ["127.0.0.1", "::ffff:127.0.0.1"],
+    ["fe80::1%eth0", "fe80::1%eth0"],
+  ] as const)
+    expect([a, b, meets(a, b), meets(b, a)]).toEqual([a, b, true, true]);
+  for (const [a, b] of [
+    ["127.0.0.1", "127.0.0.2"],
+    ["127.0.0.1", "192.0.2.1"],
+    ["127.0.0.1", "::1"],
+    ["0.0.0.0", "::1"],
+    ["fe80::1%eth0", "fe80::1%eth1"],
+  ] as const)
+    expect([a, b, meets(a, b), meets(b, a)]).toEqual([a, b, false, false]);
+  // Both keep rivals off the other loopback, where there is one.
+  expect(meets("127.0.0.1", "127.0.0.2", { loopbackGuard: true })).toBe(hasIPv6);
+});
+
+it("with one lockDir, a config is told apart by its real path, which a mount changes: that is told", () => {
+  const root = temporaryDirectory();
+  mkdirSync(join(root, "run"));
+  writeFileSync(join(root, "a.json"), "{}");
+  const at = (lockDir: string, port: number) => ({
+    stateDir: join(root, `${port}`),
+    configPath: join(root, "a.json"),
+    lockDir: join(root, lockDir),
+    port,
+  });
+  const [shared] = checkIsolation([at("run", 1000), at("run", 2000)]);
+  expect(shared?.detail).not.toContain("lock of its own");
+  const [apart] = checkIsolation([at("run", 1000), at("other", 2000)]);
+  expect(apart?.detail).toContain("each of them has a lock of its own there");
+});
+
 it("two names of one config are one", () => {
   const root = temporaryDirectory();
   writeFileSync(join(root, "a.json"), "{}");
@@ -152,6 +208,11 @@ it("two names of one config are one", () => {
       { stateDir: join(root, "b"), configPath: join(root, "b.json"), port: 2000 },
     ),
   ).toEqual(["error config"]);
+  // A lock goes by the name: the kernel does not keep them apart, and that is told.
+  const [finding] = checkIsolation(
+    ["a", "b"].map((name) => ({ stateDir: join(root, name), configPath: join(root, `${name}.json`), port: 0 })),
+  );
+  expect(finding?.detail).toMatch(/each of them has a lock of its own there$/);
 });
 
 /** What `checkIsolation` finds in a mount namespace that a shell script has prepared. */

@@ -202,8 +202,27 @@ it.each<[object, string]>([
   [{ stateDir: "a\0b" }, "ERR_INVALID_ARG_VALUE"],
   [{ env: "x" }, "ERR_INVALID_ARG_TYPE"],
   [{ home: 1 }, "ERR_INVALID_ARG_TYPE"],
+  [{ home: undefined, env: { HOME: 5 } }, "ERR_INVALID_ARG_TYPE"],
+  [{ home: undefined, env: { HOME: "/a\0b" } }, "ERR_INVALID_ARG_VALUE"],
+  [{ stateDir: "$XDG_STATE_HOME/x", env: { XDG_STATE_HOME: "/a\0b" } }, "ERR_INVALID_ARG_VALUE"],
+  [{ stateDir: "$constructor/x" }, "ERR_INVALID_ARG_VALUE"],
+  [{ stateDir: "$XDG_RUNTIME_DIR/x" }, "ERR_INVALID_ARG_VALUE"],
+  [{ env: { OPENCLAW_STATE_DIR: "~somebody/x" } }, "ERR_INVALID_ARG_VALUE"],
 ])("refuses %o", (options, code) => {
   expect(() => resolved(options as ProfileOptions)).toThrow(expect.objectContaining({ code }));
+});
+
+it("the default home is the environment's own fields, and no inherited ones", () => {
+  const { stateDir } = resolveProfile({
+    app: "constructor",
+    env: Object.create({ CONSTRUCTOR_STATE_DIR: "/x" }),
+    home,
+  });
+  expect(stateDir).toBe("/home/me/.constructor");
+});
+
+it("derived ports are those of a profile's `derived`", () => {
+  expect(() => derivedPorts(resolved({}) as never)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARG_TYPE" }));
 });
 
 it("derived ports stop where ports do", () => {

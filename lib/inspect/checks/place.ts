@@ -35,6 +35,12 @@ export function checkFilesystem({ resources, allowNetworkFilesystem }: Scene): A
     resources.flatMap(({ lockDirectory, ...resource }) => [homeOf(resource), lockDirectory]),
   )) {
     const directory = nearest(wanted);
+    for (const overlay of overlaysOver(directory)) {
+      problems.push({
+        evidence: `${directory} is a layer of the overlay at ${overlay}: a gateway that comes by there takes other locks`,
+        next: "use the directory by one of the two paths only; give it to a container as a volume, which is the same directory to both",
+      });
+    }
     const { dev } = statSync(directory);
     if (devices.has(dev)) continue;
     devices.add(dev);
@@ -43,12 +49,6 @@ export function checkFilesystem({ resources, allowNetworkFilesystem }: Scene): A
       problems.push({
         evidence: `${directory} is on ${type}, where a lock may mean nothing to other hosts`,
         next: "move it to a local disk; or prove that no other host has it mounted, and set allowNetworkFilesystem",
-      });
-    }
-    for (const overlay of overlaysOver(directory)) {
-      problems.push({
-        evidence: `${directory} is a layer of the overlay at ${overlay}: a gateway that comes by there takes other locks`,
-        next: "use the directory by one of the two paths only; give it to a container as a volume, which is the same directory to both",
       });
     }
     // A directory of somebody else's above a missing one is none of ours to try anything in.

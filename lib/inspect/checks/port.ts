@@ -93,7 +93,7 @@ export async function checkPortOwner(scene: Scene): Promise<Answer> {
   if (strangers.length > 0)
     return answer(
       [],
-      strangers.map((stranger) => heldBy(stranger, picture.locked === true)),
+      strangers.map((stranger) => heldBy(stranger, picture.locked)),
     );
   const hidden = listeners.find((listener) => isOwner(listener) === null);
   if (hidden !== undefined) {
@@ -113,8 +113,13 @@ export async function checkPortOwner(scene: Scene): Promise<Answer> {
   return answer([`nobody listens on port ${port}`]);
 }
 
-function heldBy(stranger: SeenListener, isLocked: boolean): Problem {
-  const lock = isLocked ? "while another process holds the lock" : "and is no gateway of ours: nobody holds the lock";
+function heldBy(stranger: SeenListener, isLocked: boolean | null): Problem {
+  const lock =
+    isLocked === null
+      ? "and whether another process holds the lock can't be seen from here"
+      : isLocked
+        ? "while another process holds the lock"
+        : "and is no gateway of ours: nobody holds the lock";
   return {
     evidence: `${describe(stranger)} listens on ${at(stranger.address, stranger.port)}, ${lock}`,
     next: isLocked ? SETTLE : NAME_OR_SETTLE,
