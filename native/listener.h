@@ -32,8 +32,8 @@ Result<BoundSocket> Listen(const BindRequest& request) noexcept;
 // Binds and does not listen: clients are refused, and so is everybody who wants the port.
 Result<BoundSocket> Guard(const BindRequest& request) noexcept;
 
-// Turns a guard into a listening socket, as Listen would have made it, and leaves one that listens as it is. What a guard keeps out
-// stays out, unless dead connections are on the port: then a rival that asks all the time may be quicker.
+// Turns a guard into a listening socket, as Listen would have made it, and leaves one that listens as it is. What a guard keeps
+// out stays out, unless dead connections are on the port: then a rival that asks all the time may be quicker.
 Result<Done> Rouse(const SocketHandle& socket, int backlog) noexcept;
 
 // Turns a listening socket into a guard. Connections that nobody has accepted yet are reset. ENOTSUP where a socket listens until

@@ -21,8 +21,8 @@
 //
 // To serve by a guard later, the flag must not come first: a rival could be bound in between, stay bound, and have its listen
 // tried until we are caught in that state once more. So we listen strictly, and set the flag while a filter keeps every packet
-// away, so that no connection can begin without it. Only where dead connections refuse a strict listen, the flag comes first after
-// all; and whoever has listened once goes on doing so.
+// away, so that no connection can begin without it. Only where dead connections refuse a strict listen, the flag comes first
+// after all; and whoever has listened once goes on doing so.
 
 #include "../listener.h"
 
@@ -91,9 +91,7 @@ bool ListenUnseen(const SocketHandle& socket, int backlog) noexcept {
 // How often a listen may meet somebody who listens in the same instant, before that is taken for an answer.
 constexpr int kMaxCollisions = 16;
 
-bool Collided(const Result<Done>& listening) noexcept {
-  return !listening.ok() && listening.failure().code == EADDRINUSE;
-}
+bool Collided(const Result<Done>& listening) noexcept { return !listening.ok() && listening.failure().code == EADDRINUSE; }
 
 }  // namespace
 

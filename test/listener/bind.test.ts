@@ -323,3 +323,22 @@ itWhere(hasStrace && hasPython, "no strace or no python3")(
     expect(bound({ port }).port).toBe(port);
   },
 );
+
+itWhere(hasPython, NO_PYTHON)(
+  "is had by exactly one of two that take it in the same instant, with dead connections on it, each time",
+  async () => {
+    const rival = new Rival();
+    const gateway = await claim({ port: await rival.unusedPort(), loopbackGuard: false });
+    await gateway.listen(createHttpServer((_, response) => response.end()));
+    await lingeringClient(gateway.port, "127.0.0.1", false);
+    await gateway.close({ force: true });
+    expect(await rival.ask(`try 127.0.0.1 ${gateway.port} strict`)).toMatchObject({ error: "EADDRINUSE" });
+    // Each of the two announces itself before it looks, so that both can be refused: three times in 20,000, if a guard did not try again.
+    const ROUNDS = 10_000;
+    for (const call of ["guard", "listen"]) {
+      const argument = JSON.stringify({ port: gateway.port, call, rounds: ROUNDS });
+      const racers = new TestProcess(process.execPath, [fixturePath("listener-collisions.mjs"), argument]);
+      expect(await racers.next("raced")).toMatchObject({ winners: [0, ROUNDS, 0] });
+    }
+  },
+);
