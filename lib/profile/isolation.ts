@@ -2,7 +2,7 @@
 //
 // The locks are those that acquireGateway would take, found by the same code; the sockets are those that it would bind.
 
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { isIPv4 } from "node:net";
 import { rangesOf } from "../errors.ts";
 import { type Target, targetsFor } from "../listener/addresses.ts";
@@ -76,10 +76,13 @@ interface Known<Instance> {
 interface Place {
   readonly noun: "config" | "state directory" | "workspace" | "locked directory" | "locked file";
   readonly path: string;
-  readonly isDirectory: boolean;
   readonly identity: string;
   /** What is locked for it. */
   readonly locks: readonly string[];
+  /** The file itself, which may have more names than this one; `null` for a directory, and where there is none. */
+  readonly file: string | null;
+  /** Nobody knows yet which lock it will have: a file's or a directory's. */
+  readonly isUnknown: boolean;
 }
 
 const FIELDS: readonly string[] = [...GATEWAY_OPTIONS, "workspace", "options", "app", "profile", "derived"];
@@ -160,7 +163,9 @@ function placesOf(placement: Placement, workspace: string | null): Place[] {
     const identity = identify(resource);
     const extra = identity === workspaceIdentity ? "workspace" : isDirectory ? "locked directory" : "locked file";
     const noun = role === "other" ? extra : role === "config" ? "config" : "state directory";
-    return { noun, path, isDirectory, identity, locks: lockIdentities(resource) };
+    const file = isDirectory ? null : fileAt(path);
+    const isUnknown = role === "other" && !isDirectory && file === null;
+    return { noun, path, identity, locks: lockIdentities(resource), file, isUnknown };
   });
 }
 
@@ -183,26 +188,23 @@ function compare<Instance>(
   for (const one of a.places) {
     for (const other of b.places) {
       const isEnforced = one.locks.some((lock) => other.locks.includes(lock));
-      if (!isEnforced && one.identity !== other.identity && !isOneFile(one, other)) continue;
+      // Two names of one file: hard links, or a mount of the file.
+      const isOneFile = one.file !== null && one.file === other.file;
+      if (!isEnforced && !isOneFile && one.identity !== other.identity) continue;
       const told = describeShared(a.name, one, b.name, other);
-      const isSilent = isEnforced || isMissing(one) || isMissing(other);
+      const isSilent = isEnforced || one.isUnknown || other.isUnknown;
       add("error", kindOf(one, other), isSilent ? told : `${told}; each of them has a lock of its own there`);
     }
   }
   findings.sort((x, y) => KINDS.indexOf(x.kind) - KINDS.indexOf(y.kind));
 
-  const meeting = a.targets.flatMap((one) =>
-    b.targets.filter((other) => areRivals(one, other)).map((other) => [one.host, other.host] as const),
-  );
-  const [met] = meeting;
-  if (met !== undefined) {
-    const hosts = meeting.some(([one, other]) => one === other) ? "" : `, at ${met.join(" and ")}`;
-    if (a.port !== 0 && a.port === b.port) add("error", "port", `${both} have one port: ${a.port}${hosts}`);
-    const theirs = new Set([b.port, ...b.reserve]);
-    const claimed = [...new Set([a.port, ...a.reserve])].filter(
-      (port) => port !== 0 && theirs.has(port) && !(port === a.port && port === b.port),
-    );
-    if (claimed.length > 0) add("error", "derived", `${both} both claim ${rangesOf(claimed)}${hosts}`);
+  const theirs = new Set([b.port, ...b.reserve]);
+  const shared = [...new Set([a.port, ...a.reserve])].filter((port) => port !== 0 && theirs.has(port));
+  const meeting = shared.length === 0 ? null : meetingOf(a.targets, b.targets);
+  if (meeting !== null) {
+    const claimed = shared.filter((port) => !(port === a.port && port === b.port));
+    if (claimed.length < shared.length) add("error", "port", `${both} have one port: ${a.port}${meeting}`);
+    if (claimed.length > 0) add("error", "derived", `${both} both claim ${rangesOf(claimed)}${meeting}`);
   }
 
   const distance = Math.abs(a.port - b.port);
@@ -244,20 +246,23 @@ function kindOf(one: Place, other: Place): IsolationFinding["kind"] {
   return one.noun === "state directory" && other.noun === "state directory" ? "state" : "workspace";
 }
 
-/** Nobody knows yet which lock that will have: a file's or a directory's. */
-function isMissing(place: Place): boolean {
-  return isExtra(place) && !existsSync(place.path);
+function fileAt(path: string): string | null {
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return null; // it is not there, or not for this user to look at
+  }
 }
 
-/** Two names of one file: hard links, or a mount of the file. */
-function isOneFile(one: Place, other: Place): boolean {
-  if (one.isDirectory || other.isDirectory) return false;
-  try {
-    const [here, there] = [statSync(one.path, { bigint: true }), statSync(other.path, { bigint: true })];
-    return here.dev === there.dev && here.ino === there.ino;
-  } catch {
-    return false; // one of them is not there, or not for this user to look at
-  }
+/** Where two gateways stand in each other's way, if they have one port; `null` if nowhere. */
+function meetingOf(targets: readonly Target[], others: readonly Target[]): string | null {
+  const pairs = targets.flatMap((one) => others.map((other) => [one, other] as const));
+  const meeting = pairs.filter(([one, other]) => areRivals(one, other));
+  const [first] = meeting;
+  if (first === undefined) return null;
+  const isPlain = meeting.some(([one, other]) => one.host === other.host);
+  return isPlain ? "" : `, at ${first[0].host} and ${first[1].host}`;
 }
 
 /** Whether the kernel lets only one of two sockets have a port. */

@@ -133,7 +133,7 @@ it.each([
   ],
   [
     ["run", "--reserve", "derive", "--", "true"],
-    `The "--reserve" option must be a number. Received 'derive'`,
+    `The "--reserve" option must be ports (18791), ranges (18800-18899) or 'derived'. Received 'derive'`,
     "run --help",
   ],
   [["run", "--prot", "5", "--", "node"], "unknown option '--prot'; did you mean --port?", "run --help"],
