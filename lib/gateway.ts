@@ -264,7 +264,7 @@ export class Gateway {
    * serves. With several hosts, the first one's socket becomes the server's own and the others feed the same server.
    *
    * When the server is closed, the claim stays, and the next server can have the same socket. Meanwhile clients wait in the kernel's
-   * queue; those of a reserved port are refused (on Windows and macOS they wait too).
+   * queue; those of a reserved port, which may not be served again, are accepted and reset.
    *
    * @throws GatewayLockError `HANDOFF_FAILED`: the port is served already, is not part of this claim, or the gateway is
    * closed; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`, RangeError `ERR_SOCKET_BAD_PORT`
@@ -285,9 +285,9 @@ export class Gateway {
    * listens from now on, so clients wait in its queue until the child accepts; whether the child calls listen(2) once more does not matter. It
    * is the first host's; `address` names another one.
    *
-   * The descriptor stays this gateway's: don't close it. Ask again for another child, after the first one has ended; `listen()` does not
-   * take the port any more. Whoever has the descriptor keeps the port until it ends, also after `close()` and when this process is
-   * killed: end it before, and let it end when it loses its parent.
+   * The descriptor stays this gateway's: don't close it. After the child has ended, ask again for another one, or take the port back by
+   * `listen()`; while it lives, the two would share the clients by chance. Whoever has the descriptor keeps the port until it ends, also after
+   * `close()` and when this process is killed: end it before, and let it end when it loses its parent.
    *
    * @throws GatewayLockError `HANDOFF_FAILED`: the port is not reserved, or not at that address; it is served in this process; the gateway is
    * closed; or the system has no descriptors of sockets, as Windows. TypeError and RangeError for what is no port or address

@@ -3,8 +3,8 @@
 // A descriptor is inherited as a bare number, and the environment says what it means. But the environment goes on to every
 // descendant, and descriptors need not: so it also names the one process that it speaks to, as systemd's LISTEN_PID does. Whoever
 // takes a claim takes the word out of the environment first; nobody else in this process can then take it a second time. It
-// is used by copies, and the originals are closed when the gateway is complete: an attempt that fails loses nothing. Only what was used is closed, and
-// only while it still is the same file.
+// is used by copies, and the originals are closed when the gateway is complete: an attempt that fails loses nothing. What was kept for a gateway that
+// does not ask for it is closed with them. Nothing else is, and a number only while it still is the same file.
 //
 // The parent goes on guarding the claim for a program that knows nothing of all this. A program that takes it says so through
 // the channel, and the parent lets go; from then on close() really frees. The parent for its part says when it has
