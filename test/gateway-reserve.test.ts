@@ -20,7 +20,6 @@ import {
   Rival,
   refusalToConnect,
   stop,
-  until,
 } from "./support/listener-tools.ts";
 import { fixturePath, startFixture, TestProcess } from "./support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "./support/temporary.ts";
@@ -237,8 +236,8 @@ describe("what is in the way of a reserved port", () => {
     expect(await refusalOf({ stateDir: temporaryDirectory(), port, reserve: [reserved] })).toMatchObject({ port });
   });
 
-  it("lets no client in on the gateway's own port meanwhile", async () => {
-    const [port = 0, reserved = 0] = await freePorts(2);
+  itWithRivals("lets no client in on the gateway's own port meanwhile", async () => {
+    const [port, [reserved = 0]] = [await new Rival().unusedPort(), await freePorts(1)];
     await listenOn(reserved);
     const program = `const { connect } = require("node:net");
       let tries = 0, connected = 0;
@@ -395,13 +394,12 @@ describe("a server on a reserved port", () => {
     const [port = 0, reserved = 0] = await freePorts(2);
     const gateway = await claim({ port, reserve: [reserved] });
     await gateway.listen(serving("main"));
-    await gateway.listen(
-      createHttpServer(() => {}),
-      reserved,
-    );
+    const deaf = createHttpServer(() => {});
+    const asked = once(deaf, "request");
+    await gateway.listen(deaf, reserved);
     const client = await connectTo({ port: reserved, host: "127.0.0.1" });
     client.write("GET / HTTP/1.1\r\nHost: here\r\n\r\n");
-    await until(async () => (await isPortFree(reserved)) === "EADDRINUSE");
+    await asked;
     let closed = false;
     const closing = gateway.close().then(() => {
       closed = true;

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import {
   accessSync,
   constants,
+  existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -222,25 +223,33 @@ function realDirectory(path: string): string {
 
 /** Level by level: with `recursive`, Node never comes back where the kernel says ENOENT whatever is made above, as in /proc. */
 function makeDirectory(path: string, isAgain: boolean = false): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
+  if (isDirectoryAt(path)) return;
   const parent = dirname(path);
   try {
     mkdirSync(path, { mode: 0o700 });
   } catch (error) {
     const code = codeOf(error);
     if (code === "EEXIST") {
-      const there = statSync(path, { throwIfNoEntry: false });
-      if (there?.isDirectory()) return; // somebody was quicker
-      const problem =
-        there === undefined && lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()
-          ? "it is a symbolic link to a directory that does not exist; make that directory"
-          : "it is not a directory";
+      if (isDirectoryAt(path)) return; // somebody was quicker
+      const isDangling = lstatSync(path).isSymbolicLink() && !existsSync(path);
+      const problem = isDangling
+        ? "it is a symbolic link to a directory that does not exist; make that directory"
+        : "it is not a directory";
       throw new Error(problem, { cause: error });
     }
-    if (code === "ENOTDIR") throw new Error("it is not a directory", { cause: error });
     if (code !== "ENOENT" || parent === path || isAgain) throw error;
     makeDirectory(parent);
     makeDirectory(path, true);
+  }
+}
+
+function isDirectoryAt(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch (error) {
+    // ENOTDIR: mkdir(2) will say so. Whether that is an error to statSync's throwIfNoEntry depends on Node's version.
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error) ?? "")) return false;
+    throw error;
   }
 }
 
