@@ -113,9 +113,17 @@ export function identify(resource: Pick<Resource, "path" | "isDirectory">): stri
 }
 
 /** What is locked for a resource: two that have one of these in common exclude each other. For somebody who only looks. */
-export function lockIdentities({ path, isDirectory, lockPath }: Resource): string[] {
-  const file = identify({ path: lockPath, isDirectory: false });
+export function lockIdentities(resource: Resource): string[] {
+  const { path, isDirectory, lockPath, fallbackLockPath } = resource;
+  const isElsewhere = fallbackLockPath !== null && isDenied(resource);
+  const file = identify({ path: isElsewhere ? fallbackLockPath : lockPath, isDirectory: false });
   return isDirectory ? [file, identify({ path, isDirectory })] : [file];
+}
+
+/** Whether this user can neither make the lock directory nor write to it. On Windows that is only known by trying, and not told. */
+function isDenied({ lockDirectory }: Resource): boolean {
+  const home = dirname(lockDirectory);
+  return process.platform !== "win32" && existsSync(home) && !isWritable(home) && !isWritable(lockDirectory);
 }
 
 /** A directory's device and inode, which a bind mount does not change. A file, and what is missing, is a name in such a directory. */

@@ -95,8 +95,8 @@ const MIN_SPACING = 20;
  * error); and base ports that are closer than 20 (an error) or 120 (a warning, because derived ports would meet).
  *
  * The kernel sees it the same way: of two with an error, the one that starts second is refused, and without one both start. What it does not
- * enforce: base ports that are only too close; a workspace that is not among `locks`; a shared file that has two names
- * (hard links, a mount of the file alone), or whose directory can't be written; two gateways with different `lockDir`s, but for directories.
+ * enforce: base ports that are only too close; a workspace that is not among `locks`; and, as the finding then says, a shared file that has two names
+ * (hard links, a mount of the file alone), whose directory this user can't write, or that is used with different `lockDir`s.
  *
  * Paths are compared by what they lead to: through symbolic links, `..`, another case where the directory ignores it, and
  * mounts. Nothing is made. What this user may not look at is compared by its name.

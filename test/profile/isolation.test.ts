@@ -1,12 +1,13 @@
 // Two gateways that would share something are told apart from two that would not, whatever their paths look like.
 
-import { spawnSync } from "node:child_process";
-import { linkSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { type SpawnOptions, spawnSync } from "node:child_process";
+import { chmodSync, linkSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { checkIsolation, type IsolationFinding, type ProfileInstance } from "../../lib/profile/isolation.ts";
 import { resolveProfile } from "../../lib/profile/profile.ts";
 import { canUnshareMount, hasIPv6, itWhere } from "../support/capabilities.ts";
+import { asOtherUser, canRunAsOtherUser } from "../support/locks.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 const home = "/nobody/is/here";
@@ -197,6 +198,23 @@ it("with one lockDir, a config is told apart by its real path, which a mount cha
   const [apart] = checkIsolation([at("run", 1000), at("other", 2000)]);
   expect(apart?.detail).toContain("each of them has a lock of its own there");
 });
+
+itWhere(canRunAsOtherUser, "needs root, and a checkout that others may read")(
+  "a config whose directory this user can't write is shared, and each one's lock lies elsewhere: that is told",
+  () => {
+    const root = temporaryDirectory();
+    chmodSync(root, 0o755);
+    mkdirSync(join(root, "etc"));
+    writeFileSync(join(root, "etc/app.json"), "{}");
+    const program = `const { checkIsolation } = await import(${JSON.stringify(new URL("../../dist/index.js", import.meta.url).href)});
+      const at = (port) => ({ stateDir: "/nobody/" + port, configPath: ${JSON.stringify(join(root, "etc/app.json"))}, port });
+      console.log(checkIsolation([at(1000), at(2000)]).map(({ kind, detail }) => kind + ": " + detail).join());`;
+    const detailFor = (options: SpawnOptions) =>
+      spawnSync(process.execPath, ["--input-type=module", "-e", program], { ...options, encoding: "utf8" }).stdout;
+    expect(detailFor({})).toMatch(/^config: .*etc\/app\.json\n$/);
+    expect(detailFor(asOtherUser)).toMatch(/^config: .*etc\/app\.json; each of them has a lock of its own there\n$/);
+  },
+);
 
 it("two names of one config are one", () => {
   const root = temporaryDirectory();
