@@ -1,10 +1,10 @@
 // Two containers with one state directory: one owner, and whoever is refused is told where that is instead of a pid that means nothing.
 
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect } from "vitest";
+import { describe, expect, onTestFinished } from "vitest";
 import { canUnshareMount, hasStrace, itWhere } from "./support/capabilities.ts";
 import { canContain, startContained } from "./support/containers.ts";
 import { diagnoseElsewhere, expectFault, expectFine, pick } from "./support/doctor.ts";
@@ -128,9 +128,21 @@ const OVERLAY = `lower=$(printf %s "$1/lower" | sed 's/:/\\\\:/g')
   mount -t overlay overlay -o "lowerdir=$lower,upperdir=$1/upper,workdir=$1/work,userxattr" "$1/merged"`;
 const IN_NAMESPACE = ["--user", "--map-root-user", "--mount", "sh", "-ec", `${OVERLAY}; shift; exec "$@"`, "sh"];
 
-function makeLayers(root: string, lower: string = join(root, "lower")): void {
+function makeLayers(root: string): void {
   for (const name of ["upper", "work", "merged"]) mkdirSync(join(root, name));
-  mkdirSync(join(lower, "state/locks"), { recursive: true, mode: 0o700 });
+  mkdirSync(join(root, "lower/state/locks"), { recursive: true, mode: 0o700 });
+}
+
+/** The kernel leaves a directory in `work` that its owner may not read either, so that only root could remove what is around it. */
+function clearLayers(root: string): void {
+  const left = join(root, "work/work");
+  if (existsSync(left)) chmodSync(left, 0o700);
+}
+
+/** `makeLayers` for one test, after which the directory around them can be removed. */
+function layersIn(root: string): void {
+  makeLayers(root);
+  onTestFinished(() => clearLayers(root));
 }
 
 const canOverlay: boolean = (() => {
@@ -140,6 +152,7 @@ const canOverlay: boolean = (() => {
     makeLayers(root);
     return spawnSync("unshare", [...IN_NAMESPACE, root, "true"], { stdio: "ignore" }).status === 0;
   } finally {
+    clearLayers(root);
     rmSync(root, { recursive: true, force: true });
   }
 })();
@@ -160,7 +173,7 @@ describe("an overlay", () => {
 
   itOverlaid("holds a lock on what lies in its lower layer, and still when that was copied up", async () => {
     const root = temporaryDirectory();
-    makeLayers(root);
+    layersIn(root);
     // As an image has it that was made of a used directory: its record names a process that is there.
     const leftover = join(root, "lower/state/locks", STATE_LOCK);
     writeFileSync(leftover, recordOf({ pid: process.pid, bootId: "an image's", port: 1 }), { mode: 0o600 });
@@ -181,7 +194,7 @@ describe("an overlay", () => {
   itOverlaid("of its own has a copy of its own: two containers of one image are two gateways", async () => {
     const [lower, one, two] = [temporaryDirectory(), temporaryDirectory(), temporaryDirectory()];
     for (const root of [one, two]) {
-      makeLayers(root);
+      layersIn(root);
       rmSync(join(root, "lower"), { recursive: true });
       mkdirSync(join(root, "lower"));
     }
@@ -200,7 +213,7 @@ describe("an overlay", () => {
   itOverlaid("and a layer of it are locked apart, and the doctor says so", async () => {
     const root = join(temporaryDirectory(), "a layer: b");
     mkdirSync(root);
-    makeLayers(root);
+    layersIn(root);
     const options = { stateDir: join(root, "merged/state"), port: await freePort() };
     const owner = startOver(root, options);
     await owner.next("serving");
@@ -256,7 +269,7 @@ describe("what is no layer, though it looks like one", () => {
 
   itOverlaid("a volume that is mounted inside a layer, which the overlay does not show", async () => {
     const root = temporaryDirectory();
-    makeLayers(root);
+    layersIn(root);
     mkdirSync(join(root, "lower/volume"));
     const script = `mount -t tmpfs none "$1/lower/volume"; mkdir -m 700 "$1/lower/volume/state"; ${OVERLAY}`;
     expectFine(found(script, root, join(root, "lower/volume/state")));
@@ -264,14 +277,14 @@ describe("what is no layer, though it looks like one", () => {
 
   itOverlaid("an overlay over its own lower layer", async () => {
     const root = temporaryDirectory();
-    makeLayers(root);
+    layersIn(root);
     const script = `mount -t overlay overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work,userxattr" "$1/lower"`;
     expectFine(found(script, root, join(root, "lower/state")));
   });
 
   itOverlaid("while a layer that is mounted elsewhere is one, by that name too", async () => {
     const [root, elsewhere] = [temporaryDirectory(), temporaryDirectory()];
-    makeLayers(root);
+    layersIn(root);
     const script = `mount --bind "$1/lower/state" "${elsewhere}"; ${OVERLAY}`;
     expectFault(found(script, root, elsewhere), `${elsewhere} is a layer of the overlay at ${root}/merged`, /volume/);
   });

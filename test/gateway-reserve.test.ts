@@ -151,12 +151,14 @@ describe("a reserved port", () => {
     expect((await rival.attempt(reserved)).won).not.toEqual([]);
   });
 
-  itWhere(hasCompiler && isLinux, "needs a C compiler, and Linux")(
+  itWhere(hasCompiler && hasPython && isLinux, "needs a C compiler, python3 and Linux")(
     "is not stolen by a rival that is bound beside it as soon as the kernel lets it, and tries to listen for ever",
     async () => {
       const squatter = join(temporaryDirectory(), "squatter");
       execFileSync("cc", ["-O2", "-o", squatter, fixturePath("listener-squatter.c")]);
-      const [port = 0, reserved = 0] = await freePorts(2);
+      const [port = 0] = await freePorts(1);
+      // Where dead connections lie, the first hand-off leaves an instant to a rival: docs/design.md, "What falls short".
+      const reserved = await new Rival().unusedPort();
       const gateway = await claim({ port, reserve: [reserved], loopbackGuard: false });
       const rival = new TestProcess(squatter, [String(reserved)]);
       await rival.next("trying");

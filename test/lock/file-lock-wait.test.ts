@@ -12,6 +12,7 @@ import { startFixture } from "../support/processes.ts";
 import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 import {
   aFile,
+  holdersOf,
   lock,
   overlaps,
   readIntervals,
@@ -65,7 +66,7 @@ itWithFlock("is granted the lock by the kernel, even while JavaScript is busy wi
   });
   await untilWaiters(path, 1);
   held.release();
-  spinUntil(() => waitersOn(path) === 0);
+  spinUntil(() => holdersOf(path) === 1);
   expect(flockCommandGets(path)).toBe("refused");
   expect(settled, "the event loop has not turned yet").toBe(false);
   (await waiting).release();

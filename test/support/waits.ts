@@ -29,11 +29,20 @@ export function lock(path: string): FileLock {
 
 /** How many are blocked in flock(2) on the file at `path`, in all processes: lines with an arrow in proc_locks(5). */
 export function waitersOn(path: string): number {
+  return locksOn(path, "-> FLOCK");
+}
+
+/** How many hold it. A waiter that was woken and has not taken it yet is neither. */
+export function holdersOf(path: string): number {
+  return locksOn(path, ": FLOCK");
+}
+
+function locksOn(path: string, kind: string): number {
   // Not the device: on some filesystems it is another one than that of stat(2).
   const { ino } = statSync(path);
   return readFileSync("/proc/locks", "utf8")
     .split("\n")
-    .filter((line) => line.includes("-> FLOCK") && line.includes(`:${ino} `)).length;
+    .filter((line) => line.includes(kind) && line.includes(`:${ino} `)).length;
 }
 
 export async function untilWaiters(path: string, count: number): Promise<void> {
