@@ -30,6 +30,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -79,13 +80,21 @@ Result<SocketHandle> BindAnyPort(Address& address, bool dual_stack) noexcept {
   return bound;
 }
 
-// Listens without having had SO_REUSEADDR, and with it before anybody can connect. False: it does not listen.
-bool ListenUnseen(const SocketHandle& socket, int backlog) noexcept {
-  sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
-  const sock_fprog filter = {1, &nothing};
-  if (setsockopt(Fd(socket), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == -1) return false;
+// Lets nothing in with 0, and everything with the largest number (bytes of each packet).
+bool SetFilter(const SocketHandle& socket, uint32_t bytes) noexcept {
+  sock_filter keep = BPF_STMT(BPF_RET | BPF_K, bytes);
+  const sock_fprog filter = {1, &keep};
+  return setsockopt(Fd(socket), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0;
+}
+
+// Listens without having had SO_REUSEADDR, and with it before anybody can connect. False: it does not listen. A failure: it hears
+// nobody.
+Result<bool> ListenUnseen(const SocketHandle& socket, int backlog) noexcept {
+  if (!SetFilter(socket, 0)) return false;
   const bool listens = listen(Fd(socket), backlog) == 0 && SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true);
-  return SetFlag(Fd(socket), SOL_SOCKET, SO_DETACH_FILTER, true) && listens;
+  // qemu-user attaches filters, and can't detach them.
+  if (!SetFlag(Fd(socket), SOL_SOCKET, SO_DETACH_FILTER, true) && !SetFilter(socket, UINT32_MAX)) return Failed("setsockopt");
+  return listens;
 }
 
 // How often a listen may meet somebody who listens in the same instant, before that is taken for an answer.
@@ -129,7 +138,9 @@ Result<BoundSocket> Guard(const BindRequest& request) noexcept {
 }
 
 Result<Done> Rouse(const SocketHandle& socket, int backlog) noexcept {
-  if (IsListening(Fd(socket)) || ListenUnseen(socket, backlog)) return ListenOn(socket, backlog);
+  Result<bool> listens = IsListening(Fd(socket)) ? Result<bool>(true) : ListenUnseen(socket, backlog);
+  if (!listens.ok()) return listens.failure();
+  if (listens.value()) return ListenOn(socket, backlog);
   for (int collision = 0;; collision++) {
     Result<Done> listening = ListenOn(socket, backlog);
     if (listening.ok()) return listening;
