@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, onTestFinished } from "vitest";
-import { canUnshareMount, hasStrace, itWhere } from "./support/capabilities.ts";
+import { canUnshareMount, hasStrace, isRoot, itWhere } from "./support/capabilities.ts";
 import { canContain, startContained } from "./support/containers.ts";
 import { diagnoseElsewhere, expectFault, expectFine, pick } from "./support/doctor.ts";
 import { listenOn, recordOf, refusalOf } from "./support/gateways.ts";
@@ -78,7 +78,9 @@ describe("containers with one state directory", () => {
     // Without --mount-proc, a number there is the host's, and means somebody else in here, or nobody.
     const command = [process.execPath, fixturePath("gateway.mjs"), JSON.stringify(options)];
     const blind = new TestProcess("unshare", [
-      ...["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--net", ...command],
+      // Root as itself may look at all of them; another user's user namespace hides them anyway.
+      ...(isRoot ? [] : ["--user", "--map-root-user"]),
+      ...["--pid", "--fork", "--kill-child", "--net", ...command],
     ]);
     const refused = await blind.next("refused", "acquired");
     expect(refused).toMatchObject({ code: "ALREADY_RUNNING", message: expect.stringContaining("(pid unknown)") });
@@ -273,6 +275,12 @@ describe("what is no layer, though it looks like one", () => {
     mkdirSync(join(root, "lower/volume"));
     const script = `mount -t tmpfs none "$1/lower/volume"; mkdir -m 700 "$1/lower/volume/state"; ${OVERLAY}`;
     expectFine(found(script, root, join(root, "lower/volume/state")));
+  });
+
+  itOverlaid("what lies on another filesystem, while the layer is the whole of its own", async () => {
+    const root = temporaryDirectory();
+    layersIn(root);
+    expectFine(found(`mount -t tmpfs none "$1/lower"; ${OVERLAY}`, root, temporaryDirectory()));
   });
 
   itOverlaid("an overlay over its own lower layer", async () => {

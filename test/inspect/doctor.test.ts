@@ -162,6 +162,15 @@ describe("permissions", () => {
     expectFine(await findingOf("permissions", options));
   });
 
+  it("a file or directory of `locks` that is missing, which a start does not make", async () => {
+    const workspace = join(temporaryDirectory(), "workspace");
+    const options = { stateDir: temporaryDirectory(), locks: [workspace] };
+    expectFault(await findingOf("permissions", options), `${workspace} is missing`, /create it/);
+    expect(existsSync(workspace)).toBe(false);
+    mkdirSync(workspace, { mode: 0o700 });
+    expectFine(await findingOf("permissions", options));
+  });
+
   itWhere(!isRoot || canRunAsOtherUser, "needs a user whom permissions bind")(
     "a directory that this user can't write",
     async () => {
