@@ -147,6 +147,15 @@ describe("precedence", () => {
   });
 });
 
+it("leaves a relative XDG variable out, as the specification says", () => {
+  const at = (XDG_STATE_HOME: string) =>
+    resolveProfile({ stateDir: "$XDG_STATE_HOME/x", env: { HOME: "/home/me", XDG_STATE_HOME } }).stateDir;
+  expect([at("/state"), at("state"), at("./state"), at("")]).toEqual([
+    "/state/x",
+    ...Array(3).fill("/home/me/.local/state/x"),
+  ]);
+});
+
 describe("a name", () => {
   it("never leads out of the home directory, whatever it is", () => {
     const home = "/home/me";
