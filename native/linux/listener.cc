@@ -21,8 +21,9 @@
 //
 // To serve by a guard later, the flag must not come first: a rival could be bound in between, stay bound, and have its listen
 // tried until we are caught in that state once more. So we listen strictly, and set the flag while a filter keeps every packet
-// away, so that no connection can begin without it. Only where dead connections refuse a strict listen, the flag comes first
-// after all; and whoever has listened once goes on doing so.
+// away, so that no connection can begin without it. Where there can be no such filter, a client of that instant has the flag too
+// late, which can cost a successor its minute; a rival costs the port. Only where dead connections refuse a strict listen, the
+// flag comes first after all; and whoever has listened once goes on doing so.
 
 #include "../listener.h"
 
@@ -87,11 +88,12 @@ bool SetFilter(const SocketHandle& socket, uint32_t bytes) noexcept {
   return setsockopt(Fd(socket), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0;
 }
 
-// Listens without having had SO_REUSEADDR, and with it before anybody can connect. False: it does not listen. A failure: it hears
-// nobody.
+// Listens without having had SO_REUSEADDR, and with it before anybody can connect; right after that where the system refuses this
+// user a filter. False: it does not listen. A failure: it hears nobody.
 Result<bool> ListenUnseen(const SocketHandle& socket, int backlog) noexcept {
-  if (!SetFilter(socket, 0)) return false;
+  const bool filters = SetFilter(socket, 0);
   const bool listens = listen(Fd(socket), backlog) == 0 && SetFlag(Fd(socket), SOL_SOCKET, SO_REUSEADDR, true);
+  if (!filters) return listens;
   // qemu-user attaches filters, and can't detach them.
   if (!SetFlag(Fd(socket), SOL_SOCKET, SO_DETACH_FILTER, true) && !SetFilter(socket, UINT32_MAX)) return Failed("setsockopt");
   return listens;
