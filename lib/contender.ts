@@ -9,9 +9,12 @@ import {
   codeOf,
   formatUrl,
   type GatewayLockError,
+  handoverFailed,
   printable,
+  reasonOf,
   systemError,
 } from "./errors.ts";
+import { type Bequest, NoOffer, requestHandover } from "./handover/request.ts";
 import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { type FileLock, type InheritedLocks, waitForLock } from "./lock/file-lock.ts";
@@ -32,11 +35,16 @@ const GRACE_INTERVAL = 5;
  */
 const SETTLING: readonly number[] = [5, 1050];
 
+/** How often a gateway is asked for again that is just being handed over to somebody else, or just starting. ms */
+const ASK_INTERVAL = 1000;
+
 export interface Won {
   readonly locks: LockSet;
   readonly resources: readonly Resource[];
   /** Somebody else had one of the locks before. */
   readonly waited: boolean;
+  /** What the owner has given: it still is the owner. */
+  readonly bequest: Bequest | null;
 }
 
 /** What is known before, and who wants to know. */
@@ -53,7 +61,9 @@ export interface Contest {
  * Nobody waits while holding a lock, because others may want the same ones in another order. What was waited for is kept while
  * the rest is tried; if somebody has that, everything is let go, and that is waited for.
  *
- * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING`, `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
+ * With `handover`, the owner is asked first, and waited for only if that comes to nothing.
+ *
+ * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING`, `HANDOVER_FAILED`, `LOCK_FAILED`, `LOCK_UNSUPPORTED`; `signal.reason`
  */
 export async function contend(
   options: ResolvedOptions,
@@ -66,30 +76,74 @@ export async function contend(
   let granted: FileLock | null = null;
   let { waited } = contest;
   let settling = 0;
+  let refusal: NoOffer | null = null;
   for (;;) {
     const { resources, locks } = tryAll(options, { granted, inherited }, chronicle);
     granted = null;
     if (locks instanceof LockSet) {
       const ms = locks.isSettled ? undefined : SETTLING[settling++];
-      if (ms === undefined) return { locks, resources, waited };
+      if (ms === undefined) return { locks, resources, waited, bequest: null };
       locks.release();
       await pause(ms, signal);
       continue;
+    }
+    if (options.handover !== null && (refusal === null || refusal.passes)) {
+      const asked = await ask(locks, options, resources, chronicle);
+      if (asked === null) {
+        waited = true;
+        continue;
+      }
+      if (!(asked instanceof NoOffer)) return { ...asked, waited: true };
+      refusal = asked;
     }
     if (performance.now() < deadline) {
       waited = true;
       chronicle.tell("wait");
       contest.onWait(readRecord(locks.resource.lockPath).record);
-      granted = await waitForLock(locks.held, { deadline, signal });
+      const again = refusal?.passes === true ? performance.now() + ASK_INTERVAL : Infinity;
+      granted = await waitForLock(locks.held, { deadline: Math.min(deadline, again), signal });
       continue;
     }
     waited = true;
     const owner = readRecord(locks.resource.lockPath).record;
+    if (refusal !== null && (!refusal.passes || performance.now() >= deadline + GRACE))
+      throw describeRefusal(refusal, owner, locks);
+    if (refusal !== null) {
+      await pause(GRACE_INTERVAL * (0.5 + Math.random()), signal);
+      continue;
+    }
     const listening = owner === null ? null : await describeListening(owner, locks, scheme);
     if (listening !== null) throw listening;
     if (performance.now() >= deadline + GRACE) throw describeRunning(owner, locks, timeout);
     // The pauses differ, so that two who hold each other's second lock get apart.
     await pause(GRACE_INTERVAL * (0.5 + Math.random()), signal);
+  }
+}
+
+/** What the owner gives, or why it does not; `null`: it has ended meanwhile. */
+async function ask(
+  { resource }: Refusal,
+  options: ResolvedOptions,
+  resources: readonly Resource[],
+  chronicle: Chronicle,
+): Promise<Omit<Won, "waited"> | NoOffer | null> {
+  const [state] = resources;
+  if (resource.role !== "state" || state === undefined)
+    return new NoOffer(`it has ${nameIn(resource)}, and another state directory`);
+  try {
+    const bequest = await requestHandover(state.lockPath, options.signal);
+    if (bequest === null) return null;
+    try {
+      const taken = tryAll(options, { granted: null, inherited: bequest }, chronicle);
+      if (taken.locks instanceof LockSet) return { resources: taken.resources, locks: taken.locks, bequest };
+      throw new NoOffer(`it has not given ${nameIn(taken.locks.resource)}, which somebody has`);
+    } catch (error) {
+      bequest.giveBack(reasonOf(error));
+      throw error;
+    }
+  } catch (error) {
+    if (error instanceof NoOffer) return error;
+    throw error;
   }
 }
 
@@ -136,6 +190,12 @@ async function describeListening(
   });
 }
 
+function describeRefusal(refusal: NoOffer, owner: OwnerRecord | null, { resource, held }: Refusal): GatewayLockError {
+  const cause = refusal.cause ?? describeHeld({ resource, held }, findHolders(held.path, owner), owner);
+  const details = { cause, lockPath: resource.lockPath, resource: nameOf(resource), owner: owner ?? undefined };
+  return handoverFailed(printable(refusal.message), details);
+}
+
 function describeRunning(owner: OwnerRecord | null, { resource, held }: Refusal, timeout: number): GatewayLockError {
   const holders = findHolders(held.path, owner);
   const recorded = owner !== null && livenessOf(owner) === "alive" ? owner.pid : null;
@@ -153,14 +213,18 @@ function nameOf({ role, path }: Resource): ConflictingResource {
   return { role, path };
 }
 
+function nameIn({ role, path, isDirectory }: Resource): string {
+  const kind = { state: "state directory", config: "config", other: isDirectory ? "directory" : "file" };
+  return `the ${kind[role]} ${path}`;
+}
+
 /** What the kernel said, the errno of a refused flock(2); and what it is that somebody else has, and who that is. */
 function describeHeld({ resource, held }: Refusal, holders: readonly number[], owner: OwnerRecord | null): Error {
-  const kind = { state: "state directory", config: "config", other: resource.isDirectory ? "directory" : "file" };
   const who = holders[0] === undefined ? "a process that can't be seen from here" : `pid ${holders[0]}`;
   const elsewhere = owner === null ? null : whereaboutsOf(owner);
   const disinherited = explainDisinheritance();
   const hints = [
-    `${who} has it, and with it the ${kind[resource.role]} ${resource.path}`,
+    `${who} has it, and with it ${nameIn(resource)}`,
     ...(elsewhere === null ? [] : [`the record is of an owner ${elsewhere}`]),
     ...(disinherited === null ? [] : [disinherited]),
   ];

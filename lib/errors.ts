@@ -202,6 +202,10 @@ export function lockLost(lockPath: string, how: string, cause?: unknown): Gatewa
   return new GatewayLockError("LOCK_LOST", `the gateway lock at ${lockPath} was lost: ${how}`, { lockPath, cause });
 }
 
+export function handoverFailed(reason: string, details: GatewayLockErrorDetails): GatewayLockError {
+  return new GatewayLockError("HANDOVER_FAILED", `the running gateway did not hand over: ${reason}`, details);
+}
+
 export function notHealthy(supervisor: string, ms: number, details: GatewayLockErrorDetails): GatewayLockError {
   return new GatewayLockError(
     "NOT_HEALTHY",

@@ -6,7 +6,18 @@ import type { Server } from "node:net";
 import { hostname } from "node:os";
 import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contender.ts";
 import { Chronicle } from "./diagnostics.ts";
-import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockLost, reasonOf } from "./errors.ts";
+import {
+  codeOf,
+  formatUrl,
+  type GatewayLockError,
+  handOffFailed,
+  handoverFailed,
+  lockFailed,
+  lockLost,
+  reasonOf,
+} from "./errors.ts";
+import { type Estate, Offer } from "./handover/offer.ts";
+import { socketPathOf } from "./handover/protocol.ts";
 import { activatedSockets, type Descriptors, Inheritance } from "./inheritance.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
 import { claimPorts } from "./listener/claim.ts";
@@ -26,12 +37,21 @@ import {
   checkPort,
   checkTimeout,
   type GatewayOptions,
+  type HandoverOptions,
   type Metadata,
   type ResolvedOptions,
   resolveGatewayOptions,
 } from "./options.ts";
 import { detectSupervisor } from "./supervisor/detect.ts";
-import { describeOwner, notifyOpen, notifyStopping, notifySystemd, WaitNotice } from "./supervisor/notify.ts";
+import {
+  describeOwner,
+  notifyGone,
+  notifyOpen,
+  notifyStopping,
+  notifySystemd,
+  WaitNotice,
+} from "./supervisor/notify.ts";
+import { explainUnit, notifyMainProcess } from "./supervisor/unit.ts";
 import { packageVersion } from "./version.ts";
 
 /** For how long a claim is tried again after a wait, although somebody seems to have the port: the old owner is still dying. ms */
@@ -57,7 +77,9 @@ export interface CloseOptions {
  * With a `timeout` it waits in the kernel for whoever has one of its locks, and keeps the event loop alive meanwhile. After a
  * wait, a port that is still taken is tried again for a second: the old owner may be dying.
  *
- * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING` (a duplicate), `BIND_FAILED`, `LOCK_FAILED`,
+ * With `handover` it asks a running gateway for all of that, which goes from one process to the other without an instant in which nobody has it.
+ *
+ * @throws GatewayLockError `ALREADY_LISTENING`, `ALREADY_RUNNING` (a duplicate), `HANDOVER_FAILED`, `BIND_FAILED`, `LOCK_FAILED`,
  * `LOCK_UNSUPPORTED`; TypeError and RangeError for bad options, before anything is touched; `signal.reason`
  */
 export async function acquireGateway(options: GatewayOptions): Promise<Gateway> {
@@ -95,7 +117,7 @@ export async function acquire(options: ResolvedOptions, chronicle: Chronicle, co
   const inheritance = Inheritance.find();
   try {
     const won = await contend(options, inheritance, chronicle, contest);
-    const legacy = won.locks.isInherited ? inheritance : null;
+    const legacy = won.locks.isInherited && won.bequest === null ? inheritance : null;
     const gateway = await bindAndPublish(won, legacy, options, chronicle);
     legacy?.keep(() => gateway.republish());
     return gateway;
@@ -111,29 +133,35 @@ async function bindAndPublish(
   options: ResolvedOptions,
   chronicle: Chronicle,
 ): Promise<Gateway> {
-  const { locks, waited } = won;
+  const { locks, waited, bequest } = won;
   let ports: PortSet | null = null;
   try {
     const patience = { until: performance.now() + (waited ? DYING : 0), signal: options.signal };
     await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
     const fields = recordFor(won, options, chronicle);
-    locks.publish(fields);
-    const inherited = new InheritedSockets(inheritance?.sockets ?? activatedSockets());
+    // What is handed over has its owner's record until it is ours.
+    if (bequest === null) locks.publish(fields);
+    const passed = bequest?.sockets ?? inheritance?.sockets ?? activatedSockets();
+    const inherited = new InheritedSockets(passed, bequest !== null);
     ports = await whileDying(patience, () => claimPorts(options, inherited));
     for (const fd of inherited.used) inheritance?.use(fd);
     // What `gateway-lock run` has kept, and nobody asks for, is given back when the claim is complete.
     for (const { fd } of inherited.leftOver) inheritance?.use(fd);
-    warnOfUnused(inherited);
-    const gateway = new Gateway(locks, ports, fields, options.scheme, chronicle);
+    if (bequest === null) warnOfUnused(inherited);
+    await bequest?.take();
+    const gateway = new Gateway(locks, ports, fields, options, chronicle);
+    await bequest?.confirm();
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
     return gateway;
   } catch (error) {
     ports?.close();
-    if (inheritance !== null) locks.share(); // they are the parent's still
+    if (inheritance !== null || bequest !== null) locks.share(); // they are the parent's still, or the predecessor's
     locks.release();
-    throw error;
+    if (bequest === null) throw error;
+    bequest.giveBack(reasonOf(error));
+    throw handoverFailed(reasonOf(error), { cause: error });
   }
 }
 
@@ -220,7 +248,12 @@ export class Gateway {
   readonly #ports: PortSet;
   readonly #lost = new AbortController();
   #loss: GatewayLockError | null = null;
-  readonly #watch: NodeJS.Timeout;
+  readonly #handedOver = new AbortController();
+  readonly #offer: Offer | null;
+  /** While a successor may be the owner, or is. */
+  #isSuspended = false;
+  #successor: number | null = null;
+  #watch: NodeJS.Timeout;
   readonly #chronicle: Chronicle;
   #fields: OwnerFields;
   #owner: OwnerRecord;
@@ -228,7 +261,13 @@ export class Gateway {
   #closing: Promise<void> | null = null;
 
   /** @internal */
-  constructor(locks: LockSet, ports: PortSet, fields: OwnerFields, scheme: string, chronicle: Chronicle) {
+  constructor(
+    locks: LockSet,
+    ports: PortSet,
+    fields: OwnerFields,
+    { scheme, handover }: Pick<ResolvedOptions, "scheme" | "handover">,
+    chronicle: Chronicle,
+  ) {
     this.#locks = locks;
     this.#lockPaths = locks.paths;
     this.#ports = ports;
@@ -240,6 +279,7 @@ export class Gateway {
     this.#fields = { ...fields, host: this.host, port: this.port, url: this.url, phase: "listening" };
     this.#owner = locks.publish(this.#fields);
     this.#chronicle = Object.assign(chronicle, { host: this.host, port: this.port, lockPaths: this.#lockPaths });
+    this.#offer = handover === null ? null : this.#offerTo(handover);
     this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
     notifyOpen(this);
   }
@@ -260,6 +300,14 @@ export class Gateway {
   }
 
   /**
+   * Aborts when a successor has taken the gateway over (`handover`): it has everything, and this process has nothing more to do with it. `lost`
+   * does not abort then, and `close()` has nothing left to do.
+   */
+  get handedOver(): AbortSignal {
+    return this.#handedOver.signal;
+  }
+
+  /**
    * Hands the port, or a reserved one, to `server` (`node:http`, `https`, `http2`, `net`, or anything built on them); resolves when it
    * serves. With several hosts, the first one's socket becomes the server's own and the others feed the same server.
    *
@@ -272,7 +320,7 @@ export class Gateway {
   async listen(server: Server, port: number = this.port): Promise<void> {
     checkPort("port", port);
     const where = { host: this.host, port };
-    if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
+    this.#refuseToServe(where);
     const listener = this.#ports.get(port);
     if (listener === undefined) throw handOffFailed(`port ${port} is not part of this claim`, where);
     await listener.serve(server, () => {
@@ -296,7 +344,7 @@ export class Gateway {
     checkPort("port", port);
     const host = checkHost("address", address);
     const where = { host, port };
-    if (this.#isClosing) throw handOffFailed("the gateway is closed", where);
+    this.#refuseToServe(where);
     if (port === this.port)
       throw handOffFailed(`port ${port} is the gateway's own, and not reserved: serve it by listen()`, where);
     const listener = this.#ports.get(port);
@@ -413,18 +461,20 @@ export class Gateway {
   }
 
   /** @internal Lets go of all of it and deletes nothing: somebody else has the same claim. */
-  leave(): void {
+  leave(event: "release" | "handover" = "release"): void {
     this.#isClosing = true;
     clearInterval(this.#watch);
     this.#ports.close();
     this.#locks.share();
     this.#locks.release();
-    this.#chronicle.tell("release");
+    this.#chronicle.tell(event);
     this.#closing ??= Promise.resolve();
   }
 
   async #shutDown(): Promise<void> {
     this.#isClosing = true;
+    await this.#offer?.close();
+    if (this.#successor !== null) return;
     this.#tryPublish({ phase: "stopping" });
     notifyStopping(this, `stopping: ${this.url}`);
     try {
@@ -445,7 +495,7 @@ export class Gateway {
 
   #publish(change: Partial<OwnerFields>): void {
     const fields = { ...this.#fields, ...change };
-    this.#owner = this.#locks.publish(fields);
+    if (!this.#isSuspended) this.#owner = this.#locks.publish(fields);
     this.#fields = fields;
   }
 
@@ -459,7 +509,76 @@ export class Gateway {
   }
 
   #refuseWhenClosing(): void {
-    if (this.#isClosing) throw lockLost(this.#lockPaths[0] ?? "", "the gateway is closed");
+    if (this.#isClosing) throw lockLost(this.#lockPaths[0] ?? "", this.#whyNot());
+  }
+
+  #refuseToServe(where: { readonly host: string; readonly port: number }): void {
+    if (this.#isClosing) throw handOffFailed(this.#whyNot(), where);
+    if (this.#isSuspended) throw handOffFailed("the gateway is just being handed over to a successor", where);
+  }
+
+  #whyNot(): string {
+    return this.#successor === null
+      ? "the gateway is closed"
+      : `the gateway has been handed over to pid ${this.#successor}`;
+  }
+
+  #offerTo(hooks: HandoverOptions): Offer {
+    const ports = this.#ports;
+    const locks = this.#locks;
+    ports.watchTraffic();
+    let phase = this.#fields.phase;
+    let wasAsked = false;
+    let wasShared = false;
+    const estate: Estate = {
+      descriptors: () => this.descriptors,
+      unanswered: () => ports.unanswered,
+      refuse: async (pid) => (this.#loss === null ? await explainUnit(pid) : this.#loss.message),
+      quiesce: async (signal) => {
+        phase = this.#fields.phase;
+        wasAsked = false;
+        this.#tryPublish({ phase: "stopping" });
+        notifySystemd({ STATUS: `being handed over: ${this.url}` });
+        await ports.quiesce(signal);
+      },
+      finish: async () => {
+        wasAsked = true;
+        await hooks.onHandover?.();
+      },
+      suspend: () => {
+        this.#isSuspended = true;
+        clearInterval(this.#watch);
+        // Whatever becomes of this process now, it deletes nothing.
+        wasShared = locks.isShared;
+        locks.share();
+      },
+      resume: async () => {
+        if (this.#isSuspended) {
+          this.#isSuspended = false;
+          if (!wasShared) locks.unshare();
+          this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
+        }
+        if (this.#isClosing) return ports.closeServers();
+        this.#tryPublish({ phase });
+        notifySystemd({ STATUS: `${phase}: ${this.url}` });
+        await ports.resume();
+        if (wasAsked) await hooks.onResume?.();
+      },
+      release: (pid) => {
+        this.#successor = pid;
+        notifyMainProcess(pid);
+        notifyGone(this);
+        ports.closeServers();
+        this.leave("handover");
+        this.#handedOver.abort(new Error(this.#whyNot()));
+      },
+    };
+    const path = socketPathOf(this.#lockPaths[0] ?? "");
+    try {
+      return new Offer(path, estate);
+    } catch (cause) {
+      throw lockFailed(path, `its handover socket can't be made: ${reasonOf(cause)}`, cause);
+    }
   }
 
   #look(): void {

@@ -71,6 +71,18 @@ export interface InheritedSocket {
   readonly reusePort: boolean;
 }
 
+/** Whoever is at the other end of a Unix socket: when it connected, or began to listen. `pid` is 0 where it means nothing here. */
+export interface Peer {
+  readonly user: number;
+  readonly pid: number;
+}
+
+/** No data: the other end is closed. The descriptors are closed by `closeFile`. */
+export interface LocalMessage {
+  readonly data: Buffer;
+  readonly descriptors: readonly number[];
+}
+
 /** What the system says of a filesystem: its name and whether it is remote, or only a number (Linux). */
 export interface FilesystemFacts {
   readonly type: string;
@@ -149,6 +161,19 @@ export interface Native {
   adoptLock(fd: number, path: string, selfTest: boolean): LockAttempt | { readonly status: "replaced" } | NativeFailure;
   /** Readies a listening socket for programs that expect accept(2) to wait, as the systemd protocol has it. */
   lendSocket(fd: number): undefined | NativeFailure;
+  /** A Unix socket at `path`, whose name goes with `closeSocket`, and with the end of the environment or the process. */
+  listenLocal(path: string): number | NativeFailure;
+  connectLocal(path: string): number | NativeFailure;
+  acceptLocal(fd: number): number | NativeFailure;
+  identifyPeer(fd: number): Peer | NativeFailure;
+  /** How many bytes were taken. The descriptors, at most 253 of ours, go with the first one, or not at all. */
+  sendLocal(fd: number, data: Uint8Array, descriptors: readonly number[]): number | NativeFailure;
+  receiveLocal(fd: number): LocalMessage | NativeFailure;
+  /** `done` is called once, when something has come; not after `closeSocket`. Keeps nothing alive. EBUSY: somebody waits for it already. */
+  awaitSocket(fd: number, done: () => void): undefined | NativeFailure;
+  /** A byte that exactly one of those who have this descriptor can take. */
+  makeBaton(): number | NativeFailure;
+  takeBaton(fd: number): boolean | NativeFailure;
   describeFilesystem(directory: string): FilesystemFacts | NativeFailure;
 }
 

@@ -52,8 +52,22 @@ export interface GatewayOptions {
   metadata?: Metadata | undefined;
   /** Accept a filesystem that other hosts can write too, on the user's own proof that it locks. Default: false. */
   allowNetworkFilesystem?: boolean | undefined;
-  /** Hand a running gateway over. Not available yet. */
-  handover?: true | { onHandover?(): Promise<void> } | undefined;
+  /**
+   * Take a running gateway over, with all of its locks and sockets and without losing a request, if its owner has this option too; and hand this one
+   * over when a successor asks for it. Not on Windows. Default: false.
+   */
+  handover?: boolean | HandoverOptions | undefined;
+}
+
+/** What an owner does when its gateway goes to another process of the same user. */
+export interface HandoverOptions {
+  /**
+   * Awaited when every request was answered and every connection has ended: the last moment to write to the state directory. If it rejects,
+   * or has not resolved after 10 s, the gateway stays here.
+   */
+  onHandover?: (() => Promise<void> | void) | undefined;
+  /** Awaited when a handover was broken off after `onHandover` was called: the gateway stays here, and serves on. */
+  onResume?: (() => Promise<void> | void) | undefined;
 }
 
 /** Which gateway is looked at: the options of `acquireGateway` as they are. Those that say nothing about that are of no effect. */
@@ -156,6 +170,8 @@ export interface ResolvedOptions extends Placement, Endpoints {
   readonly signal: AbortSignal | null;
   readonly metadata: Metadata;
   readonly allowNetworkFilesystem: boolean;
+  /** `null`: neither taken over nor handed over. */
+  readonly handover: HandoverOptions | null;
 }
 
 export const MAX_METADATA_BYTES = 2048;
@@ -196,10 +212,6 @@ export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions 
   if (typeof options === "object" && options !== null && "derived" in options && "options" in options)
     throw invalidValue("options", options, "is a whole profile; did you mean its 'options'?");
   const given = checkNames(options, GATEWAY_OPTIONS);
-  if (given.handover !== undefined) {
-    checkHandover(given.handover);
-    throw invalidValue("handover", given.handover, "is not available in this version: leave it out");
-  }
   const endpoints = resolveEndpoints(given);
   const reserve = new Set(checkReserve(given.reserve));
   reserve.delete(endpoints.port);
@@ -211,6 +223,7 @@ export function resolveGatewayOptions(options: GatewayOptions): ResolvedOptions 
     signal: checkSignal(given.signal),
     metadata: given.metadata === undefined ? {} : checkMetadata(given.metadata),
     allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", given.allowNetworkFilesystem, false),
+    handover: checkHandover(given.handover),
   };
 }
 
@@ -441,13 +454,20 @@ function isJson(value: unknown): boolean {
   return isPlainObject(value) && Object.values(value).every((field) => field === undefined || isJson(field));
 }
 
-function checkHandover(value: unknown): void {
-  const { onHandover } = (typeof value === "object" && value !== null ? value : {}) as { onHandover?: unknown };
-  const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
-  if (value !== true && !isObject) throw invalidType("handover", "true or an object", value);
-  if (onHandover !== undefined && typeof onHandover !== "function") {
-    throw invalidType("handover.onHandover", "a function", onHandover);
-  }
+function checkHandover(value: GatewayOptions["handover"]): HandoverOptions | null {
+  if (value === undefined || value === false) return null;
+  if (value !== true && (typeof value !== "object" || value === null || Array.isArray(value)))
+    throw invalidType("handover", "a boolean or an object", value);
+  const hooks = value === true ? {} : checkNames(value, ["onHandover", "onResume"], "handover");
+  checkCallback("handover.onHandover", hooks.onHandover);
+  checkCallback("handover.onResume", hooks.onResume);
+  if (process.platform === "win32")
+    throw invalidValue(
+      "handover",
+      value,
+      "is not available on Windows, where no process can give its locks to another",
+    );
+  return hooks;
 }
 
 export function checkPort(name: string, value: unknown): number {

@@ -20,6 +20,7 @@
 #include "filesystem.h"
 #include "inherited.h"
 #include "listener.h"
+#include "local_socket.h"
 #include "lock_wait.h"
 #include "notify.h"
 #include "port_sockets.h"
@@ -75,7 +76,7 @@ struct PendingWait;
 void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait);
 
 // How the waiting threads of an environment reach its JavaScript. It keeps the event loop alive while somebody waits. What has no
-// PendingWait is the end of a process.
+// PendingWait is the end of a process, or of the waiting for a socket.
 using Waker = Napi::TypedThreadSafeFunction<Addon, PendingWait, Deliver>;
 
 struct PendingWait {
@@ -89,6 +90,12 @@ struct OpenedProcess {
   FileHandle handle;
   Napi::FunctionReference done;
   std::unique_ptr<ExitWait> wait;
+};
+
+// Who wants to know when something has come by a socket.
+struct SocketWatch {
+  Napi::FunctionReference done;
+  std::unique_ptr<SocketWait> wait;
 };
 
 // How long the end of an environment or of the process waits for others.
@@ -111,6 +118,8 @@ struct Addon {
   std::vector<Doomed> doomed;
   Registry<HandleKind::kSocket> sockets;
   std::vector<SocketCopy> copies;
+  std::unordered_map<RawHandle, LocalName> names;  // of sockets in the filesystem
+  std::unordered_map<RawHandle, SocketWatch> watches;
   std::unordered_map<RawHandle, std::unique_ptr<PendingWait>> waits;
   std::unordered_map<RawHandle, OpenedProcess> processes;
   Waker waker;
@@ -143,6 +152,7 @@ struct Addon {
   }
   // All at once, and then each one's end, with one deadline for all.
   void EndWaits() {
+    watches.clear();
     processes.clear();
     for (const auto& [raw, pending] : waits) static_cast<void>(pending->wait.Cancel().ok());
     const auto deadline = std::chrono::steady_clock::now() + kPatience;
@@ -150,6 +160,8 @@ struct Addon {
     waits.clear();
   }
   void RemoveDoomed() {
+    for (const auto& [raw, name] : names) RemoveLocalName(name);
+    names.clear();
     for (auto each = doomed.rbegin(); each != doomed.rend(); ++each) {
       if (FileHandle* file = files.Find(each->file); file != nullptr) static_cast<void>(RemoveLockFile(*file, each->path).ok());
     }
@@ -338,7 +350,7 @@ Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptResult(info, Try
 
 // One that has ended and that nobody was told of. Each sends one call of its own; where it was closed meanwhile, the call finds
 // none.
-void DeliverExit(Napi::Env env, Addon& addon) {
+void DeliverEnd(Napi::Env env, Addon& addon) {
   for (auto& [raw, process] : addon.processes) {
     if (process.wait == nullptr || !process.wait->ended()) continue;
     process.wait.reset();
@@ -347,12 +359,19 @@ void DeliverExit(Napi::Env env, Addon& addon) {
     done.Call({});  // may close this process, and any other
     return;
   }
+  for (auto watch = addon.watches.begin(); watch != addon.watches.end(); ++watch) {
+    if (!watch->second.wait->ended()) continue;
+    const Napi::FunctionReference done = std::move(watch->second.done);
+    addon.watches.erase(watch);
+    done.Call({});  // may close this socket, and wait for it again
+    return;
+  }
 }
 
 // Tells JavaScript what came of a wait. The file is back in `files`.
 void Deliver(Napi::Env env, Napi::Function, Addon* addon, PendingWait* wait) {
   if (static_cast<napi_env>(env) == nullptr) return;  // the environment has ended, and the wait with it
-  if (wait == nullptr) return DeliverExit(env, *addon);
+  if (wait == nullptr) return DeliverEnd(env, *addon);
   if (addon->waits.empty()) return;  // they were all ended: this one is not there any more
   const std::unique_ptr<PendingWait> pending = std::move(addon->waits[wait->wait.file().raw()]);
   addon->waits.erase(wait->wait.file().raw());
@@ -515,7 +534,118 @@ void AdoptDuplicateCall(Info info) { TakeCopy(info); }
 void CloseDuplicateCall(Info info) { CloseCopy(TakeCopy(info)); }
 
 // (fd)
-void CloseSocketCall(Info info) { Of(info).sockets.Take(Raw(info, 0)).Reset(); }
+void CloseSocketCall(Info info) {
+  Addon& addon = Of(info);
+  const RawHandle raw = Raw(info, 0);
+  addon.watches.erase(raw);
+  if (const auto name = addon.names.find(raw); name != addon.names.end()) {
+    RemoveLocalName(name->second);
+    addon.names.erase(name);
+  }
+  addon.sockets.Take(raw).Reset();
+}
+
+Napi::Value KeepSocket(Info info, Result<SocketHandle> socket) {
+  if (!socket.ok()) return FailureObject(info.Env(), socket.failure());
+  return Napi::Number::New(info.Env(), Of(info).sockets.Keep(std::move(socket.value())));
+}
+
+// (path)
+Napi::Value ListenLocalCall(Info info) {
+  Result<LocalListener> listener = ListenLocal(Text(info, 0));
+  if (!listener.ok()) return FailureObject(info.Env(), listener.failure());
+  Of(info).names.emplace(listener.value().socket.raw(), std::move(listener.value().name));
+  return KeepSocket(info, std::move(listener.value().socket));
+}
+
+// (path)
+Napi::Value ConnectLocalCall(Info info) { return KeepSocket(info, ConnectLocal(Text(info, 0))); }
+
+// (fd)
+Napi::Value AcceptLocalCall(Info info) {
+  const SocketHandle* listener = Of(info).sockets.Find(Raw(info, 0));
+  return listener == nullptr ? BadHandle(info.Env()) : KeepSocket(info, AcceptLocal(*listener));
+}
+
+// (fd)
+Napi::Value IdentifyPeerCall(Info info) {
+  const Napi::Env env = info.Env();
+  const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
+  if (socket == nullptr) return BadHandle(env);
+  Result<Peer> peer = IdentifyPeer(*socket);
+  if (!peer.ok()) return FailureObject(env, peer.failure());
+  auto object = Napi::Object::New(env);
+  object["user"] = peer.value().user;
+  object["pid"] = peer.value().pid;
+  return object;
+}
+
+// (fd, data, descriptors): the number of bytes that were taken; the descriptors are ours
+Napi::Value SendLocalCall(Info info) {
+  const Napi::Env env = info.Env();
+  Addon& addon = Of(info);
+  const SocketHandle* socket = addon.sockets.Find(Raw(info, 0));
+  if (socket == nullptr) return BadHandle(env);
+  std::vector<RawHandle> descriptors;
+  for (const std::int32_t number : Integers(info, 2)) {
+    const RawHandle raw{number};
+    if (addon.files.Find(raw) == nullptr && addon.sockets.Find(raw) == nullptr) return BadHandle(env);
+    descriptors.push_back(raw);
+  }
+  const auto data = info[1].As<Napi::Uint8Array>();
+  Result<std::size_t> sent = SendLocal(*socket, data.Data(), data.ByteLength(), descriptors);
+  return sent.ok() ? Napi::Number::New(env, static_cast<double>(sent.value())) : FailureObject(env, sent.failure());
+}
+
+// (fd)
+Napi::Value ReceiveLocalCall(Info info) {
+  const Napi::Env env = info.Env();
+  const SocketHandle* socket = Of(info).sockets.Find(Raw(info, 0));
+  if (socket == nullptr) return BadHandle(env);
+  Result<LocalMessage> received = ReceiveLocal(*socket);
+  if (!received.ok()) return FailureObject(env, received.failure());
+  LocalMessage& message = received.value();
+  auto descriptors = Napi::Array::New(env, message.descriptors.size());
+  for (std::uint32_t i = 0; i < message.descriptors.size(); i++) {
+    descriptors[i] = Of(info).files.Keep(std::move(message.descriptors[i]));
+  }
+  auto object = Napi::Object::New(env);
+  object["data"] = Napi::Buffer<char>::Copy(env, message.data.data(), message.data.size());
+  object["descriptors"] = descriptors;
+  return object;
+}
+
+// (fd, done): EBUSY while it is awaited already
+Napi::Value AwaitSocketCall(Info info) {
+  const Napi::Env env = info.Env();
+  Addon& addon = Of(info);
+  const RawHandle raw = Raw(info, 0);
+  const SocketHandle* socket = addon.sockets.Find(raw);
+  if (socket == nullptr) return BadHandle(env);
+  if (addon.watches.count(raw) != 0) return FailureObject(env, Failure{EBUSY, "handle"});
+  if (Result<Done> opened = addon.OpenWaker(env); !opened.ok()) return FailureObject(env, opened.failure());
+  auto wait = std::make_unique<SocketWait>();
+  const SocketWait::Notify notify = [](void* context) { static_cast<Waker*>(context)->NonBlockingCall(); };
+  if (Result<Done> started = wait->Start(*socket, notify, &addon.waker); !started.ok()) {
+    return FailureObject(env, started.failure());
+  }
+  addon.watches.emplace(raw, SocketWatch{Napi::Persistent(info[1].As<Napi::Function>()), std::move(wait)});
+  return env.Undefined();
+}
+
+Napi::Value MakeBatonCall(Info info) {
+  Result<FileHandle> baton = MakeBaton();
+  if (!baton.ok()) return FailureObject(info.Env(), baton.failure());
+  return Napi::Number::New(info.Env(), Of(info).files.Keep(std::move(baton.value())));
+}
+
+// (fd)
+Napi::Value TakeBatonCall(Info info) {
+  const FileHandle* baton = Of(info).files.Find(Raw(info, 0));
+  if (baton == nullptr) return BadHandle(info.Env());
+  Result<bool> taken = TakeBaton(*baton);
+  return taken.ok() ? Napi::Boolean::New(info.Env(), taken.value()) : FailureObject(info.Env(), taken.failure());
+}
 
 // (fd)
 Napi::Value DescribeSocketCall(Info info) {
@@ -724,6 +854,15 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["adoptSocket"] = Napi::Function::New<AdoptSocketCall>(env);
   exports["adoptLock"] = Napi::Function::New<AdoptLockCall>(env);
   exports["lendSocket"] = Napi::Function::New<LendSocketCall>(env);
+  exports["listenLocal"] = Napi::Function::New<ListenLocalCall>(env);
+  exports["connectLocal"] = Napi::Function::New<ConnectLocalCall>(env);
+  exports["acceptLocal"] = Napi::Function::New<AcceptLocalCall>(env);
+  exports["identifyPeer"] = Napi::Function::New<IdentifyPeerCall>(env);
+  exports["sendLocal"] = Napi::Function::New<SendLocalCall>(env);
+  exports["receiveLocal"] = Napi::Function::New<ReceiveLocalCall>(env);
+  exports["awaitSocket"] = Napi::Function::New<AwaitSocketCall>(env);
+  exports["makeBaton"] = Napi::Function::New<MakeBatonCall>(env);
+  exports["takeBaton"] = Napi::Function::New<TakeBatonCall>(env);
   exports["openProcess"] = Napi::Function::New<OpenProcessCall>(env);
   exports["signalProcess"] = Napi::Function::New<SignalProcessCall>(env);
   exports["awaitExit"] = Napi::Function::New<AwaitExitCall>(env);

@@ -81,6 +81,10 @@ export class ExclusiveListener {
   });
   #closed = false;
   #yielded = false;
+  #watchesTraffic = false;
+  /** Who was serving when it was quiesced, and what is to be called when that server is closed. */
+  #paused: { readonly serving: Serving; readonly onStop: () => void } | null = null;
+  #onStop: () => void = () => {};
 
   /** @internal */
   constructor(claimed: readonly Claimed[], skipped: readonly SkippedAddress[], backlog: number) {
@@ -129,11 +133,13 @@ export class ExclusiveListener {
       throw handOffFailed(`port ${this.port} is served already; close that server first`, this.#where());
     }
     if (server.listening) throw handOffFailed("the server already listens; hand it over before it does", this.#where());
-    const serving = new Serving(server, () => {
+    const stopped = () => {
       this.#turnAway();
       onStop();
-    });
+    };
+    const serving = new Serving(server, stopped, this.#watchesTraffic);
     this.#current = serving;
+    this.#onStop = onStop;
     this.#servings.add(serving);
     void serving.ended.then(() => this.#servings.delete(serving));
     try {
@@ -229,6 +235,61 @@ export class ExclusiveListener {
     door.refuser?.close(); // it would be left polling a socket that does not listen any more
     door.refuser = null;
     if (isFailure(native().silence(door.socket.fd))) this.#refuse(door);
+  }
+
+  /** @internal From the next server on, it is known what is under way, so that quiesce() can wait for it. */
+  watchTraffic(): void {
+    this.#watchesTraffic = true;
+  }
+
+  /**
+   * Accepts nobody any more, so that clients wait in the kernel's queue, and resolves when every request was answered and every connection
+   * has ended. Then the sockets are ready for another process. `resume()` goes back, whatever came of it.
+   *
+   * @throws `signal.reason`
+   * @internal
+   */
+  async quiesce(signal: AbortSignal): Promise<void> {
+    const serving = this.#current;
+    if (serving?.stopped === false) {
+      this.#paused = { serving, onStop: this.#onStop };
+      serving.pause();
+    }
+    for (const door of this.#doors) {
+      door.refuser?.close();
+      door.refuser = null;
+    }
+    await Promise.all([...this.#servings].map((each) => each.quiesce(signal)));
+  }
+
+  /** @internal Of requests that quiesce() waits for. */
+  get unanswered(): number {
+    return [...this.#servings].reduce((sum, { unanswered }) => sum + unanswered, 0);
+  }
+
+  /**
+   * After quiesce(): serves again, unless the server was closed meanwhile.
+   *
+   * @throws GatewayLockError `HANDOFF_FAILED`
+   * @internal
+   */
+  async resume(): Promise<void> {
+    const paused = this.#paused;
+    this.#paused = null;
+    if (paused?.serving.unpause() === true) return await this.serve(paused.serving.server, paused.onStop);
+    this.#turnAway();
+    paused?.onStop();
+  }
+
+  /** @internal After quiesce(), when another process serves: whoever waits for the server's 'close' hears it. */
+  closeServer(): void {
+    const { server } = this.#paused?.serving ?? {};
+    this.#paused = null;
+    try {
+      if (server?.listening === true) server.close();
+    } catch {
+      // It accepts nobody, whatever its close() says.
+    }
   }
 
   /** @internal Ends all connections that came in by this port, and with them the waiting for what servers say of it. */

@@ -14,6 +14,7 @@ import { handOffFailed, reasonOf } from "../errors.ts";
 import type { BoundSocket } from "../native.ts";
 import { canonical } from "./addresses.ts";
 import { handleTo, receive, type TcpHandle } from "./tcp-handle.ts";
+import { Traffic } from "./traffic.ts";
 
 /** What of a server's inside a feeder has to know (lib/net.js). */
 interface ServerBooks extends Omit<Server, "maxConnections"> {
@@ -40,17 +41,22 @@ export class Serving {
   /** Resolves when the server has stopped listening here, and nobody who came in meanwhile is connected any more. */
   readonly ended: Promise<void>;
   readonly #onStop: () => void;
+  /** Of a server that may have to make room for another process. */
+  readonly #traffic: Traffic | null;
   readonly #feeders: Server[] = [];
   readonly #connections = new Set<Socket>();
   #handle: TcpHandle | null = null;
   #serves = false;
   #stopped = false;
+  /** Stopped for a while, by us: the server itself knows nothing of it. */
+  #paused = false;
   #end: () => void = () => {};
 
   /** `onStop` is called once, when the server is closed after it has begun to serve. */
-  constructor(server: Server, onStop: () => void) {
+  constructor(server: Server, onStop: () => void, watchesTraffic: boolean) {
     this.server = server;
     this.#onStop = onStop;
+    this.#traffic = watchesTraffic ? new Traffic(server) : null;
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -70,7 +76,7 @@ export class Serving {
     const { server } = this;
     const [own, ...further] = sockets;
     // A server listens on one handle, so until that is closed, every new connection came in by this claim.
-    server.on("connection", this.#enter);
+    server.prependListener("connection", this.#enter);
     try {
       if (own === undefined) throw handOffFailed("the listener is closed");
       this.#handle = handleTo(own, this.#onHandleClose);
@@ -100,6 +106,37 @@ export class Serving {
     else this.#handle.close();
   }
 
+  /**
+   * Accepts nobody any more, without a word to the server: clients wait in the kernel's queue, for another process, or until another
+   * Serving has the server.
+   */
+  pause(): void {
+    this.#paused = true;
+    this.#handle?.close();
+  }
+
+  /** After pause(): whether the server can be served again, which nobody has closed meanwhile. It forgets the handle, or would refuse another one. */
+  unpause(): boolean {
+    const books = booksOf(this.server);
+    const isOpen = this.#handle !== null && books._handle === this.#handle;
+    if (isOpen) books._handle = null;
+    return isOpen;
+  }
+
+  /** Requests that were not answered yet. */
+  get unanswered(): number {
+    return this.#traffic?.unanswered ?? 0;
+  }
+
+  /**
+   * Resolves when every request that came in by this claim was answered, and every connection has ended.
+   *
+   * @throws `signal.reason`
+   */
+  async quiesce(signal: AbortSignal): Promise<void> {
+    await this.#traffic?.drain(signal);
+  }
+
   /** Ends every connection, upgraded ones too, which http.Server's closeAllConnections() does not know. */
   destroyConnections(): void {
     for (const socket of this.#connections) socket.destroy();
@@ -111,11 +148,12 @@ export class Serving {
     this.server.off("connection", this.#enter);
     for (const feeder of this.#feeders.splice(0)) feeder.close();
     this.#endIfEmpty();
-    if (this.#serves) this.#onStop();
+    if (this.#serves && !this.#paused) this.#onStop();
   };
 
   readonly #enter = (socket: Socket): void => {
     this.#connections.add(socket);
+    this.#traffic?.enter(socket);
     socket.once("close", () => {
       this.#connections.delete(socket);
       this.#endIfEmpty();
@@ -123,7 +161,9 @@ export class Serving {
   };
 
   #endIfEmpty(): void {
-    if (this.#stopped && this.#connections.size === 0) this.#end();
+    if (!this.#stopped || this.#connections.size > 0) return;
+    this.#traffic?.detach();
+    this.#end();
   }
 }
 

@@ -36,8 +36,11 @@ interface Passed extends InheritedSocket {
 export class InheritedSockets {
   readonly #passed: readonly Passed[];
   readonly #used = new Set<Passed>();
+  /** By a predecessor, to this gateway alone. */
+  readonly #byHandover: boolean;
 
-  constructor(passed: PassedSockets) {
+  constructor(passed: PassedSockets, byHandover: boolean = false) {
+    this.#byHandover = byHandover;
     this.#passed = [...describe(passed.listeners, "listen", passed), ...describe(passed.guards, "guard", passed)];
   }
 
@@ -49,14 +52,16 @@ export class InheritedSockets {
     for (const target of targets) {
       if (this.#find(target, port) !== undefined) continue;
       const near = this.#passed.find(
-        (socket) => socket.port === port && !taken.has(socket.fd) && overlaps(target.host, socket),
+        (socket) => socket.port === port && !this.#isTaken(socket) && overlaps(target.host, socket),
       );
       if (near === undefined) continue;
-      const reason = near.reusePort
-        ? "the socket that this process was started with lets others listen beside it (SO_REUSEPORT); leave out ReusePort="
-        : near.role === "guard" && canonical(target.host) === near.canonical
-          ? `gateway-lock run has reserved port ${port} for this process (--reserve), and was not given it as the gateway's own (--port)`
-          : `this process was started with a socket for ${near.address} port ${near.port}${near.listening ? "" : ", which does not listen"}; give both the same address (host here, ListenStream= in a systemd.socket)`;
+      const reason = this.#byHandover
+        ? `the running gateway has it at ${near.address}, where it ${near.role === "guard" ? "only guards it" : "listens"}; give both the same \`host\`, \`port\` and \`reserve\`, or stop the old one first`
+        : near.reusePort
+          ? "the socket that this process was started with lets others listen beside it (SO_REUSEPORT); leave out ReusePort="
+          : near.role === "guard" && canonical(target.host) === near.canonical
+            ? `gateway-lock run has reserved port ${port} for this process (--reserve), and was not given it as the gateway's own (--port)`
+            : `this process was started with a socket for ${near.address} port ${near.port}${near.listening ? "" : ", which does not listen"}; give both the same address (host here, ListenStream= in a systemd.socket)`;
       return { host: target.host, port, reason };
     }
     return null;
@@ -69,7 +74,7 @@ export class InheritedSockets {
     const socket = native().adoptSocket(found.fd);
     if (isFailure(socket)) return socket;
     this.#used.add(found);
-    taken.add(found.fd);
+    if (!this.#byHandover) taken.add(found.fd);
     const giveBack = () => {
       taken.delete(found.fd);
       this.#used.delete(found);
@@ -96,6 +101,10 @@ export class InheritedSockets {
     return left.map(({ fd, address, port }) => ({ fd, name: `${address} port ${port}` }));
   }
 
+  #isTaken(socket: Passed): boolean {
+    return this.#byHandover ? this.#used.has(socket) : taken.has(socket.fd);
+  }
+
   #find({ host, role, dualStack }: Target, port: number): Passed | undefined {
     if (this.#passed.length === 0) return undefined;
     const wanted = canonical(host);
@@ -105,7 +114,7 @@ export class InheritedSockets {
         socket.canonical === wanted &&
         // One that is to be reserved may listen for a supervisor already, or be kept by `gateway-lock run`.
         (role === "reserved" || (socket.role === role && socket.listening === (role === "listen"))) &&
-        !taken.has(socket.fd) &&
+        !this.#isTaken(socket) &&
         !socket.reusePort &&
         (host !== "::" || socket.v6only === !dualStack),
     );

@@ -34,6 +34,30 @@ export class PortSet {
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
+  /** As ExclusiveListener#watchTraffic. */
+  watchTraffic(): void {
+    for (const listener of this.#all) listener.watchTraffic();
+  }
+
+  /** As ExclusiveListener#quiesce, for all of them. */
+  async quiesce(signal: AbortSignal): Promise<void> {
+    await Promise.all(this.#all.map((listener) => listener.quiesce(signal)));
+  }
+
+  get unanswered(): number {
+    return this.#all.reduce((sum, { unanswered }) => sum + unanswered, 0);
+  }
+
+  /** As ExclusiveListener#resume, for all of them: what can't be served again is told, and keeps nobody else from it. */
+  async resume(): Promise<void> {
+    const results = await Promise.allSettled(this.#all.map((listener) => listener.resume()));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  closeServers(): void {
+    for (const listener of this.#all) listener.closeServer();
+  }
+
   destroyConnections(): void {
     for (const listener of this.#all) listener.destroyConnections();
   }

@@ -241,7 +241,7 @@ export interface InheritedLocks {
  */
 export function adoptLock(lockable: Lockable, inherited: InheritedLocks): FileLock | null {
   for (const fd of inherited.locks) {
-    const attempt = native().adoptLock(fd, lockable.path, lockable.kind === "gateway-file");
+    const attempt = native().adoptLock(fd, lockable.path, lockable.kind !== "file");
     // It is for another of the locks, or somebody has closed it.
     if (isFailure(attempt) || attempt.status === "held" || attempt.status === "replaced") continue;
     const lock = lockFrom(lockable, attempt);

@@ -155,6 +155,16 @@ export class LockSet {
     for (const { fileLock } of this.#held) fileLock.remove = false;
   }
 
+  get isShared(): boolean {
+    return this.#isShared;
+  }
+
+  /** Nobody else has them any more. */
+  unshare(): void {
+    this.#isShared = false;
+    for (const { fileLock } of this.#held) fileLock.remove = true;
+  }
+
   /** Frees everything, the last lock first. Files are deleted if they were written here, or are empty. */
   release(): void {
     for (const { fileLock, directoryLock } of this.#held.splice(0).reverse()) {

@@ -59,6 +59,11 @@ export function notifyOpen(gateway: object): void {
   open.add(gateway);
 }
 
+/** The gateway is another process's, and so is what there is to say of it. */
+export function notifyGone(gateway: object): void {
+  open.delete(gateway);
+}
+
 /**
  * systemd kills what is still there TimeoutStopSec= after it has said STOPPING=1. So the last gateway says it, and no cluster worker:
  * that its process ends is not the end of the service.

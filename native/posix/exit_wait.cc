@@ -1,66 +1,24 @@
-// A handle of a process is readable once the process has ended. libuv could poll it too, but is not part of Node-API.
-
-#include <errno.h>
-#include <poll.h>
-
-#include <atomic>
+// A handle of a process is readable once the process has ended.
 
 #include "../process_handle.h"
-#include "thread.h"
-#include "wake.h"
+#include "poll_wait.h"
 
 namespace gateway_lock {
-namespace {
-
-pollfd Readable(const FileHandle& file) noexcept { return pollfd{static_cast<int>(file.raw()), POLLIN, 0}; }
-
-}  // namespace
 
 struct ExitWait::State {
-  FileHandle wake;
-  pollfd sources[2];
-  Notify notify;
-  void* context;
-  pthread_t thread;
-  bool started = false;
-  std::atomic<bool> ended{false};
-
-  ~State() {
-    if (!started) return;
-    Wake(wake);
-    pthread_join(thread, nullptr);
-  }
-
-  static void* Run(void* context) noexcept {
-    auto* self = static_cast<State*>(context);
-    int ready;
-    do {
-      ready = poll(self->sources, 2, -1);
-    } while (ready == -1 && errno == EINTR);
-    if (self->sources[0].revents == 0) return nullptr;
-    self->ended.store(true);
-    self->notify(self->context);
-    return nullptr;
-  }
+  std::unique_ptr<PollWait> wait;
 };
 
 ExitWait::ExitWait() noexcept = default;
 ExitWait::~ExitWait() = default;
 
 Result<Done> ExitWait::Start(const FileHandle& process, Notify notify, void* context) noexcept {
-  FileHandle wake = OpenWake();
-  if (!wake) return Failure{errno, "eventfd"};
-  std::unique_ptr<State> state(new State{std::move(wake), {}, notify, context, {}});
-  state->sources[0] = Readable(process);
-  state->sources[1] = Readable(state->wake);
-  if (const int error = StartThread(state->thread, true, State::Run, state.get()); error != 0) {
-    return Failure{error, "pthread_create"};
-  }
-  state->started = true;
-  state_ = std::move(state);
+  Result<std::unique_ptr<PollWait>> started = PollWait::Start(process.raw(), notify, context);
+  if (!started.ok()) return started.failure();
+  state_.reset(new State{std::move(started.value())});
   return Done{};
 }
 
-bool ExitWait::ended() const noexcept { return state_ != nullptr && state_->ended.load(); }
+bool ExitWait::ended() const noexcept { return state_ != nullptr && state_->wait->ended(); }
 
 }  // namespace gateway_lock

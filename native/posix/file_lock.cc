@@ -101,7 +101,7 @@ enum class Exclusion { kYes, kNo, kReplaced };
 Result<Exclusion> TestExclusion(const std::string& path, const struct stat& locked) noexcept {
   for (int probe = 0; probe < 2; probe++) {
     struct stat opened;
-    FileHandle other = Open(path, O_RDWR);
+    FileHandle other = Open(path, S_ISDIR(locked.st_mode) ? O_RDONLY | O_DIRECTORY : O_RDWR);
     if (!other) return errno == ENOENT ? Result<Exclusion>(Exclusion::kReplaced) : Failure{errno, "open"};
     if (fstat(Fd(other), &opened) == -1) return Failure{errno, "fstat"};
     if (!SameFile(opened, locked)) return Exclusion::kReplaced;

@@ -50,7 +50,7 @@ Result<LockAttempt> LockInherited(const FileHandle& file, const std::string& pat
   } while (result == -1 && errno == EINTR);
   if (result == -1 && errno == EWOULDBLOCK) return LockAttempt{LockStatus::kHeld};
   if (result == -1) return Failure{errno, "flock"};
-  return ConfirmLock(file, path, self_test && S_ISREG(opened.st_mode));
+  return ConfirmLock(file, path, self_test);
 }
 
 }  // namespace

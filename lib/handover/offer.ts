@@ -1,0 +1,277 @@
+// The owner's side: listens for a successor, makes room, gives everything away, and goes on if that comes to nothing.
+
+import { lstatSync, unlinkSync } from "node:fs";
+import { reasonOf, systemError } from "../errors.ts";
+import type { Descriptors } from "../inheritance.ts";
+import { callAt, onAbort } from "../lock/wait.ts";
+import { isFailure, native } from "../native.ts";
+import { packageVersion } from "../version.ts";
+import { Channel, EndOfChannel } from "./channel.ts";
+import {
+  type Broken,
+  CHECK_LIMIT,
+  DRAIN_LIMIT,
+  HELLO_LIMIT,
+  HOOK_LIMIT,
+  type Kind,
+  MAX_DESCRIPTORS,
+  type Message,
+  PROGRESS_INTERVAL,
+  PROTOCOL,
+} from "./protocol.ts";
+import { tellStep } from "./steps.ts";
+
+/** What is given away, and what becomes of it meanwhile. */
+export interface Estate {
+  descriptors(): Descriptors;
+  /** Requests that are not answered yet. */
+  unanswered(): number;
+  /** Why the process `pid` can't be a successor, or `null`. */
+  refuse(pid: number): Promise<string | null>;
+  /** Accepts nobody any more, and answers what is under way. */
+  quiesce(signal: AbortSignal): Promise<void>;
+  /** The application's last words. */
+  finish(): Promise<void>;
+  /** From here on it may be another one's: nothing is written or deleted. */
+  suspend(): void;
+  /** It is ours as before. */
+  resume(): Promise<void>;
+  /** It is the process `pid`'s. */
+  release(pid: number): void;
+}
+
+/** Why a handover came to nothing. */
+class BrokenOff extends Error {
+  override readonly name: string = "BrokenOff";
+}
+
+export class Offer {
+  readonly #fd: number;
+  readonly #estate: Estate;
+  /** Aborts when the gateway is closed. */
+  readonly #closing = new AbortController();
+  #isBusy = false;
+  #current: Promise<void> | null = null;
+
+  /**
+   * Listens at `path`, in place of whatever socket a predecessor has left there: whoever calls this has the lock.
+   *
+   * @throws SystemError
+   */
+  constructor(path: string, estate: Estate) {
+    this.#estate = estate;
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) unlinkSync(path);
+    const fd = native().listenLocal(path);
+    if (isFailure(fd)) throw systemError(fd, path);
+    this.#fd = fd;
+    this.#listen();
+  }
+
+  /** Resolves when a handover that is under way has come to an end; it is broken off where that is still possible. */
+  async close(): Promise<void> {
+    this.#closing.abort(new BrokenOff("the gateway is being closed"));
+    native().closeSocket(this.#fd);
+    await this.#current;
+  }
+
+  #listen(): void {
+    const failure = native().awaitSocket(this.#fd, () => this.#accept());
+    if (isFailure(failure) && !this.#closing.signal.aborted) {
+      const reason = systemError(failure, "the handover socket").message;
+      process.emitWarning(`the gateway can't be handed over any more: ${reason}`, "GatewayLockWarning");
+    }
+  }
+
+  #accept(): void {
+    for (;;) {
+      const fd = native().acceptLocal(this.#fd);
+      if (isFailure(fd)) break; // EAGAIN, or one that is gone again
+      void this.#receive(new Channel(fd));
+    }
+    this.#listen();
+  }
+
+  async #receive(channel: Channel): Promise<void> {
+    try {
+      const refusal = await this.#examine(channel);
+      if (refusal !== null) return channel.send(refusal);
+      await this.#handOver(channel, channel.peer.pid);
+    } catch {
+      // It is gone, or says nothing, and nothing has happened yet.
+    } finally {
+      channel.close();
+    }
+  }
+
+  /** Only what this user may do anyway is done for anybody; and only for who will understand the rest. */
+  async #examine(channel: Channel): Promise<Broken | null> {
+    const refuse = (reason: string, busy = false): Broken => ({ type: "refused", reason, busy });
+    const { user, pid } = channel.peer;
+    const own = process.geteuid?.();
+    if (user !== own) return refuse(`the successor runs as user ${user}, and the owner as user ${own}`);
+    const limits = { deadline: performance.now() + HELLO_LIMIT, signal: this.#closing.signal };
+    const { message } = await channel.receive(limits);
+    if (message.type !== "hello") return refuse("the successor does not say hello");
+    if (message.protocol !== PROTOCOL)
+      return refuse(
+        `the successor (gateway-lock ${message.version}) speaks version ${message.protocol} of the handover's protocol, and the owner (gateway-lock ${packageVersion()}) version ${PROTOCOL}`,
+      );
+    if (this.#isBusy) return refuse("it is being handed over to another successor already", true);
+    this.#isBusy = true;
+    const reason = await this.#estate.refuse(pid).catch(reasonOf);
+    if (reason === null) return null;
+    this.#isBusy = false;
+    return refuse(reason);
+  }
+
+  async #handOver(channel: Channel, pid: number): Promise<void> {
+    tellStep({ role: "owner", step: "asked", peer: pid });
+    this.#current = this.#attempt(channel, pid).then(async (failure) => {
+      if (failure === null) this.#letGo(channel, pid);
+      else await this.#goOn(channel, failure, pid);
+    });
+    try {
+      await this.#current;
+    } finally {
+      this.#current = null;
+      this.#isBusy = false;
+    }
+  }
+
+  /** Why it came to nothing; `null`: the successor owns. */
+  async #attempt(channel: Channel, pid: number): Promise<string | null> {
+    let baton: number | null = null;
+    try {
+      channel.send({ type: "draining", protocol: PROTOCOL, version: packageVersion() });
+      await this.#makeRoom(channel, pid);
+      baton = makeBaton();
+      this.#estate.suspend();
+      await this.#give(channel, baton, pid);
+      return isThere(baton) ? "the successor has confirmed what it had not taken" : null;
+    } catch (error) {
+      // Whoever closes its end does not own, or is dead. Of who says nothing, the baton knows.
+      const isOurs = baton === null || error instanceof EndOfChannel || isThere(baton);
+      return isOurs ? reasonOf(error) : null;
+    } finally {
+      if (baton !== null) native().closeFile(baton);
+    }
+  }
+
+  async #makeRoom(channel: Channel, pid: number): Promise<void> {
+    const estate = this.#estate;
+    const end = new AbortController();
+    channel.onEnd = () => end.abort(new EndOfChannel());
+    const closing = this.#closing.signal;
+    const signal = AbortSignal.any([end.signal, closing]);
+    const progress = setInterval(() => {
+      trySend(channel, { type: "progress", requests: estate.unanswered() });
+    }, PROGRESS_INTERVAL);
+    const stopTimer = callAt(performance.now() + DRAIN_LIMIT, () => {
+      const unanswered = estate.unanswered();
+      const what = unanswered === 0 ? "connections were still open" : `requests not answered yet: ${unanswered}`;
+      end.abort(new BrokenOff(`${what}, after ${DRAIN_LIMIT / 1000} s`));
+    });
+    try {
+      await estate.quiesce(signal);
+      stopTimer();
+      tellStep({ role: "owner", step: "drained", peer: pid });
+      await within(HOOK_LIMIT, estate.finish(), closing);
+      tellStep({ role: "owner", step: "written", peer: pid });
+      signal.throwIfAborted();
+    } finally {
+      stopTimer();
+      clearInterval(progress);
+    }
+  }
+
+  async #give(channel: Channel, baton: number, pid: number): Promise<void> {
+    const { listeners, guards, locks, shared } = this.#estate.descriptors();
+    const all: (readonly [number, Kind | "shared"])[] = [
+      ...locks.map((fd) => [fd, "lock"] as const),
+      ...listeners.map((fd) => [fd, shared.includes(fd) ? "shared" : "listener"] as const),
+      ...guards.map((fd) => [fd, "guard"] as const),
+      [baton, "baton"],
+    ];
+    for (let first = 0; first < all.length; first += MAX_DESCRIPTORS) {
+      const batch = all.slice(first, first + MAX_DESCRIPTORS);
+      const more = first + MAX_DESCRIPTORS < all.length;
+      channel.send(
+        { type: "claim", kinds: batch.map(([, kind]) => kind), more },
+        batch.map(([fd]) => fd),
+      );
+      // Descriptors on their way count against a limit of their own (unix(7), ETOOMANYREFS).
+      await this.#expect("received", channel);
+    }
+    tellStep({ role: "owner", step: "sent", peer: pid });
+    await this.#expect("confirmed", channel);
+  }
+
+  async #expect(type: Message["type"], channel: Channel): Promise<void> {
+    const deadline = performance.now() + CHECK_LIMIT;
+    const { message } = await channel.receive({ deadline, signal: this.#closing.signal });
+    if (message.type === "broken") throw new EndOfChannel(message.reason);
+    if (message.type !== type) throw new BrokenOff("the successor says what it should not");
+  }
+
+  #letGo(channel: Channel, pid: number): void {
+    tellStep({ role: "owner", step: "confirmed", peer: pid });
+    this.#closing.abort(new BrokenOff("the gateway has been handed over"));
+    native().closeSocket(this.#fd);
+    this.#estate.release(pid);
+    trySend(channel, { type: "released" });
+    tellStep({ role: "owner", step: "released", peer: pid });
+  }
+
+  async #goOn(channel: Channel, reason: string, pid: number): Promise<void> {
+    trySend(channel, { type: "broken", reason, busy: this.#closing.signal.aborted });
+    process.emitWarning(
+      `the gateway was not handed over to pid ${pid}, and goes on here: ${reason}`,
+      "GatewayLockWarning",
+    );
+    try {
+      await this.#estate.resume();
+    } catch (error) {
+      process.emitWarning(`the gateway does not serve any more: ${reasonOf(error)}`, "GatewayLockWarning");
+    }
+    tellStep({ role: "owner", step: "resumed", peer: pid });
+  }
+}
+
+function makeBaton(): number {
+  const baton = native().makeBaton();
+  if (isFailure(baton)) throw systemError(baton, "for the handover");
+  return baton;
+}
+
+/** Takes it, if it is there. */
+function isThere(baton: number): boolean {
+  return native().takeBaton(baton) === true;
+}
+
+/** @throws BrokenOff; `signal.reason`; what `promise` rejects with */
+async function within(limit: number, promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  let stop = () => {};
+  const end = new Promise<never>((_, reject) => {
+    const error = new BrokenOff(`onHandover has not resolved within ${limit / 1000} s`);
+    const stopTimer = callAt(performance.now() + limit, () => reject(error));
+    // It may be waiting for the gateway to be closed, which waits for this.
+    const stopListening = onAbort(signal, () => reject(signal.reason));
+    stop = () => {
+      stopTimer();
+      stopListening();
+    };
+  });
+  try {
+    await Promise.race([promise, end]);
+  } finally {
+    stop();
+  }
+}
+
+function trySend(channel: Channel, message: Message): void {
+  try {
+    channel.send(message);
+  } catch {
+    // It is gone, which is noticed anyway.
+  }
+}

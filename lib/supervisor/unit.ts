@@ -1,0 +1,49 @@
+// A handover under systemd: the old process's end would be the end of the whole unit, unless the new one becomes its main process first.
+
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { printable } from "../errors.ts";
+import { detectSupervisor } from "./detect.ts";
+import { notifySystemd } from "./notify.ts";
+
+const QUESTION_LIMIT = 2000; // ms
+
+/** Why the process `pid` can't become the main process of the unit that this process belongs to; `null`: it can, or there is none. */
+export async function explainUnit(pid: number): Promise<string | null> {
+  if (detectSupervisor() !== "systemd") return null;
+  const cgroup = cgroupOf("self");
+  const unit = cgroup === null ? null : /([^/]+\.service)(?:\/|$)/.exec(cgroup)?.[1];
+  if (cgroup === null || unit === undefined || unit === null)
+    return "it runs under systemd, and which unit that is can't be seen (/proc/self/cgroup)";
+  const name = printable(unit);
+  if (cgroupOf(String(pid)) !== cgroup)
+    return `it is the unit ${name}, whose end would come with its own, and the successor (pid ${pid}) is not part of that: start it from within, by ExecReload= say`;
+  const access = await notifyAccessOf(unit, cgroup.includes("/user@"));
+  if (!process.env.NOTIFY_SOCKET || access !== "all")
+    return `it is the unit ${name}, whose end would come with its own: set NotifyAccess=all there (it is ${access ?? "not known"}), so that the successor can be made the main process`;
+  return null;
+}
+
+/** systemd takes it only of a process of the same unit (MAINPID= of sd_notify(3)), and looks at it before it hears of this one's end. */
+export function notifyMainProcess(pid: number): void {
+  if (detectSupervisor() === "systemd") notifySystemd({ MAINPID: String(pid), STATUS: `handed over to pid ${pid}` });
+}
+
+/** Of the unified hierarchy, or systemd's own; `null` where it can't be read. */
+function cgroupOf(pid: string): string | null {
+  try {
+    const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8");
+    return /^(?:0:|\d+:name=systemd):(.*)$/m.exec(lines)?.[1] ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function notifyAccessOf(unit: string, isUsers: boolean): Promise<string | null> {
+  const args = [...(isUsers ? ["--user"] : []), "show", "--property=NotifyAccess", "--", unit];
+  return new Promise((resolve) => {
+    execFile("systemctl", args, { timeout: QUESTION_LIMIT }, (error, stdout) => {
+      resolve(error === null ? (/^NotifyAccess=(\w+)$/m.exec(stdout)?.[1] ?? null) : null);
+    });
+  });
+}
