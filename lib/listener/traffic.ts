@@ -16,7 +16,7 @@ import type { Server, Socket } from "node:net";
 /** How long a connection must have been silent before it is closed between two requests. ms */
 const QUIET = 500;
 const SWEEP_INTERVAL = 10; // ms
-/** How long a client may take to close its end. ms */
+/** How long a client may take to read what was written to it. ms */
 const HANG_UP = 1000;
 
 /** A connection, or what is laid over it. */
@@ -200,11 +200,12 @@ function announceEnd(response: ServerResponse): void {
   if (!response.headersSent) response.setHeader("Connection", "close");
 }
 
+/** Its end comes before anything that closing it may cause: a client that sends something at this moment reads an end, and no error. */
 function hangUp(conversation: Conversation): void {
   const { socket } = conversation;
   conversation.isHungUp = true;
   // Whoever writes to it has not heard of the end yet, and may not listen for errors.
-  socket.on("error", () => {}).end();
+  socket.on("error", () => {}).destroySoon();
   const timer = setTimeout(() => socket.destroy(), HANG_UP).unref();
   socket.once("close", () => clearTimeout(timer));
 }
