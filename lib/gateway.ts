@@ -527,7 +527,7 @@ export class Gateway {
     const ports = this.#ports;
     const locks = this.#locks;
     ports.watchTraffic();
-    let phase = this.#fields.phase;
+    let phase: OwnerFields["phase"] | undefined;
     let wasAsked = false;
     let wasShared = false;
     const estate: Estate = {
@@ -559,8 +559,8 @@ export class Gateway {
           this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
         }
         if (this.#isClosing) return ports.closeServers();
-        this.#tryPublish({ phase });
-        notifySystemd({ STATUS: `${phase}: ${this.url}` });
+        if (phase !== undefined) this.#tryPublish({ phase });
+        notifySystemd({ STATUS: `${this.#fields.phase}: ${this.url}` });
         await ports.resume();
         if (wasAsked) await hooks.onResume?.();
       },

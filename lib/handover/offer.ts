@@ -46,25 +46,25 @@ class BrokenOff extends Error {
 }
 
 export class Offer {
-  readonly #fd: number;
+  readonly #path: string;
   readonly #estate: Estate;
   /** Aborts when the gateway is closed. */
   readonly #closing = new AbortController();
+  #fd = -1;
+  /** Of the name at the path. */
+  #inode: bigint | undefined;
   #isBusy = false;
   #current: Promise<void> | null = null;
 
   /**
-   * Listens at `path`, in place of whatever socket a predecessor has left there: whoever calls this has the lock.
+   * Listens at `path`, in place of whatever socket another one has left there: whoever calls this has the lock.
    *
    * @throws SystemError
    */
   constructor(path: string, estate: Estate) {
+    this.#path = path;
     this.#estate = estate;
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) unlinkSync(path);
-    const fd = native().listenLocal(path);
-    if (isFailure(fd)) throw systemError(fd, path);
-    this.#fd = fd;
-    this.#listen();
+    this.#open();
   }
 
   /** Resolves when a handover that is under way has come to an end; it is broken off where that is still possible. */
@@ -72,6 +72,16 @@ export class Offer {
     this.#closing.abort(new BrokenOff("the gateway is being closed"));
     native().closeSocket(this.#fd);
     await this.#current;
+  }
+
+  #open(): void {
+    const path = this.#path;
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) unlinkSync(path);
+    const fd = native().listenLocal(path);
+    if (isFailure(fd)) throw systemError(fd, path);
+    this.#fd = fd;
+    this.#inode = inodeAt(path);
+    this.#listen();
   }
 
   #listen(): void {
@@ -229,12 +239,21 @@ export class Offer {
       "GatewayLockWarning",
     );
     try {
+      // A successor that was about to begin has put its own there.
+      if (!this.#closing.signal.aborted && inodeAt(this.#path) !== this.#inode) {
+        native().closeSocket(this.#fd);
+        this.#open();
+      }
       await this.#estate.resume();
     } catch (error) {
       process.emitWarning(`the gateway does not serve any more: ${reasonOf(error)}`, "GatewayLockWarning");
     }
     tellStep({ role: "owner", step: "resumed", peer: pid });
   }
+}
+
+function inodeAt(path: string): bigint | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
 }
 
 function makeBaton(): number {

@@ -124,6 +124,7 @@ export class Bequest implements InheritedLocks {
 export async function requestHandover(stateLockPath: string, signal: AbortSignal | null): Promise<Bequest | null> {
   const channel = connect(socketPathOf(stateLockPath));
   const received: (readonly [number, Kind | "shared"])[] = [];
+  let isGiven = false;
   try {
     requireOwnUser(channel);
     const { pid: peer } = channel.peer;
@@ -143,16 +144,32 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
         channel.send({ type: "received" });
         if (message.more) continue;
         tellStep({ role: "successor", step: "received", peer });
+        isGiven = true;
         return new Bequest(channel, received);
       } else throw new NoOffer("it says what it should not");
     }
   } catch (error) {
     closeAll(received.map(([fd]) => fd));
-    channel.close();
     if (signal?.aborted) throw signal.reason;
+    const end = error instanceof EndOfChannel ? await lastWords(channel) : error;
     // Without all of it, the end of the owner is the end of the handover, and of its locks.
-    if (error instanceof EndOfChannel) return null;
-    throw error instanceof NoOffer ? error : new NoOffer(reasonOf(error), { cause: error });
+    if (end === null) return null;
+    throw end instanceof NoOffer ? end : new NoOffer(reasonOf(end), { cause: end });
+  } finally {
+    if (!isGiven) channel.close();
+  }
+}
+
+/** What an owner has said before it closed its end: that it goes on. `null`: nothing, it is dead. */
+async function lastWords(channel: Channel): Promise<NoOffer | null> {
+  try {
+    for (;;) {
+      const { message, descriptors } = await next(channel, null);
+      closeAll(descriptors);
+      if (message.type === "broken") return new NoOffer(message.reason, { passes: message.busy === true });
+    }
+  } catch {
+    return null;
   }
 }
 
