@@ -435,10 +435,13 @@ export class Gateway {
     return { ...this.#ports.descriptors, locks: this.#locks.descriptors };
   }
 
-  /** @internal The child `pid` has them, and serves from now on; this process keeps the locks and the guards, and looks after them. */
+  /**
+   * @internal The child `pid` has them, and serves from now on; this process keeps the locks and the guards, and looks after them. What listens it
+   * keeps only for a successor: clients wait there when the child has ended.
+   */
   entrustTo(pid: number): void {
     this.#locks.share();
-    this.#ports.yieldListeners();
+    if (this.#offer === null) this.#ports.yieldListeners();
     this.#tryPublish({ pid, startTime: startTimeOf(pid), runtime: null, phase: "ready" });
     notifySystemd({ READY: "1", STATUS: `ready: pid ${pid} serves ${this.url}` });
   }
@@ -469,6 +472,7 @@ export class Gateway {
     this.#locks.release();
     this.#chronicle.tell(event);
     this.#closing ??= Promise.resolve();
+    void this.#offer?.close();
   }
 
   async #shutDown(): Promise<void> {

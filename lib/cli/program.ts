@@ -80,23 +80,28 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
   add(
     "run",
     "hold the claim for a program, and start it with the listening socket",
-    async (options, _own, command) => {
+    async (options, { handover }, command) => {
       const after = args.slice(args.indexOf("--") + 1).length;
       if (!args.includes("--") || command.length === 0)
         throw new UsageError(`write -- and the program after the options: ${RUN_USAGE}`);
       if (command.length > after) throw new UsageError(`'${command[0]}' belongs to no option: ${RUN_USAGE}`);
       const { runCommand } = await import("./run.ts");
       const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR);
-      return await runCommand(command, { ...options.gateway, tell });
+      return await runCommand(command, { ...options.gateway, handover: handover === true, tell });
     },
     [
       ["gateway-lock run --state-dir .gateway -- node server.js", "it finds its socket at descriptor 3 (LISTEN_FDS)"],
       ["gateway-lock run --profile rescue --timeout 10000 -- python3 server.py", "give the old one 10 s to leave"],
       ["gateway-lock run --profile rescue --reserve derived -- node server.js", "and keep its derived ports for it"],
+      ["gateway-lock run --state-dir .gateway --handover -- node server.js", "replace the running one; clients wait"],
     ],
     "the program's; 126 it can't be executed, 127 it is not there; 75 a duplicate, 78 under systemd",
   )
     .usage("[options] -- <program> [arguments]")
+    .option(
+      "--handover",
+      "take over from a running gateway that has this option too, or its `handover`; and make room for the next one: the program gets SIGTERM, and clients wait for its successor",
+    )
     .argument("[program...]");
 
   add(

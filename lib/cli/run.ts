@@ -4,6 +4,8 @@
 // and goes on holding it if this process is killed. While both are there, this one keeps the locks too, so that it can restore
 // lock files that are deleted, and delete them when the program has ended. The sockets that listen it closes: only who can
 // accept should keep clients waiting.
+//
+// With `handover` it keeps those too: it ends the program for a successor, and between the two programs clients wait.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
@@ -14,6 +16,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { EXIT, GatewayLockError, systemError } from "../errors.ts";
 import { acquireGateway, type Gateway } from "../gateway.ts";
+import { type HandoverStep, STEP_CHANNEL } from "../handover/steps.ts";
 import { Child, wordsFor } from "../inheritance.ts";
 import { isFailure, native } from "../native.ts";
 import type { GatewayOptions } from "../options.ts";
@@ -66,21 +69,49 @@ export async function runCommand(command: readonly string[], { tell, ...options 
   }
   checkProgram(command[0] as string);
   const signals = new SignalRelay();
+  const succession = new Succession();
   const onWait = () => tell("another gateway has it; waiting until that is gone");
+  const onStep = (step: unknown) => tellProgress(step as HandoverStep, tell);
   subscribe("gateway-lock:wait", onWait);
+  subscribe(STEP_CHANNEL, onStep);
   let gateway: Gateway;
   try {
-    gateway = await acquireGateway({ ...options, signal: signals.early });
+    const handover = options.handover ? succession.hooks : undefined;
+    gateway = await acquireGateway({ ...options, handover, signal: signals.early });
   } catch (error) {
     if (signals.early.aborted) return endBy(signals.early.reason);
     throw forSystemd(error);
   } finally {
     unsubscribe("gateway-lock:wait", onWait);
   }
-  if (signals.early.aborted) {
-    await gateway.close();
-    return endBy(signals.early.reason);
+  try {
+    for (;;) {
+      if (signals.early.aborted) {
+        await gateway.close();
+        return endBy(signals.early.reason);
+      }
+      const end = await runOnce(command, gateway, { signals, succession, tell });
+      if (end !== "ended for a successor") return await finish(end, gateway, tell);
+      signals.forwardTo(null);
+      if (await succession.isDone(gateway.handedOver)) return EXIT.OK;
+      tell("the gateway goes on here: the program is started again");
+    }
+  } finally {
+    unsubscribe(STEP_CHANNEL, onStep);
   }
+}
+
+interface Run {
+  readonly signals: SignalRelay;
+  readonly succession: Succession;
+  tell(line: string): void;
+}
+
+async function runOnce(
+  command: readonly string[],
+  gateway: Gateway,
+  { signals, succession, tell }: Run,
+): Promise<End | "ended for a successor"> {
   let child: ChildProcess;
   try {
     child = start(command, gateway);
@@ -90,12 +121,68 @@ export async function runCommand(command: readonly string[], { tell, ...options 
     await gateway.close();
     throw error;
   }
-  const { code, signal, isAdopted, isLost } = await watch(child, gateway, tell);
+  const exited = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
+  succession.begin(child, exited);
+  const end = await watch(child, exited, gateway, tell);
+  return succession.hasBegun && !end.isAdopted && !end.isLost ? "ended for a successor" : end;
+}
+
+async function finish({ code, signal, isAdopted, isLost }: End, gateway: Gateway, tell: Run["tell"]): Promise<number> {
   // What the program has adopted was its own, and ended with it.
   if (!isAdopted && !gateway.clearUp())
     tell("the program has ended, and a process that it has left behind holds the gateway; see gateway-lock status");
   if (isLost) return 1;
   return signal === null ? (code ?? 1) : endBy(signal);
+}
+
+/** What becomes of the program when the gateway goes to another `gateway-lock run`. */
+class Succession {
+  #child: ChildProcess | null = null;
+  #exited: Promise<unknown> = Promise.resolve();
+  #hasBegun = false;
+  #resume: () => void = () => {};
+  #resumed: Promise<void> = Promise.resolve();
+
+  /** The program is told to end, or is at its end, for a successor's sake. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
+  }
+
+  readonly hooks = {
+    onHandover: async (): Promise<void> => {
+      this.#hasBegun = true;
+      this.#resumed = new Promise((resolve) => {
+        this.#resume = resolve;
+      });
+      this.#child?.kill("SIGTERM");
+      await this.#exited;
+    },
+    onResume: (): void => this.#resume(),
+  };
+
+  begin(child: ChildProcess, exited: Promise<unknown>): void {
+    this.#hasBegun = false;
+    this.#child = child;
+    this.#exited = exited;
+  }
+
+  /** After the end of the program: whether the successor has the gateway, or it is to go on here. */
+  async isDone(handedOver: AbortSignal): Promise<boolean> {
+    await Promise.race([this.#resumed, handedOver.aborted || once(handedOver, "abort")]);
+    return handedOver.aborted;
+  }
+}
+
+/** What an operator who is waiting for a handover would like to know. */
+function tellProgress(step: HandoverStep, tell: Run["tell"]): void {
+  if (step.role === "owner") {
+    if (step.step === "asked") tell(`pid ${step.peer} asks for the gateway: the program is told to end`);
+    if (step.step === "released") tell(`the gateway has been handed over to pid ${step.peer}`);
+    return;
+  }
+  if (step.step === "draining") tell(`pid ${step.peer} hands its gateway over`);
+  if (step.step === "waiting")
+    tell(`pid ${step.peer} is not ready yet${step.requests ? `; requests not answered: ${step.requests}` : ""}`);
 }
 
 /** The shell that starts it would notice only after the claim was taken, and its directories made. */
@@ -145,10 +232,12 @@ interface End {
   readonly isLost: boolean;
 }
 
-async function watch(child: ChildProcess, gateway: Gateway, tell: (line: string) => void): Promise<End> {
-  const exited = new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
-    child.once("exit", (code, signal) => resolve([code, signal]));
-  });
+async function watch(
+  child: ChildProcess,
+  exited: Promise<[number | null, NodeJS.Signals | null]>,
+  gateway: Gateway,
+  tell: Run["tell"],
+): Promise<End> {
   // A program that has become another user's can't be signalled.
   child.on("error", (error) => tell(`the program (pid ${child.pid}) can't be told: ${error.message}`));
   let isAdopted = false;
@@ -160,13 +249,15 @@ async function watch(child: ChildProcess, gateway: Gateway, tell: (line: string)
   gateway.entrustTo(child.pid as number);
   channel.tellPublished();
   let isLost = false;
-  gateway.lost.addEventListener("abort", () => {
+  const onLost = () => {
     isLost = true;
     tell(`${gateway.lost.reason.message}; the program is told to end`);
     child.kill("SIGTERM");
     setTimeout(() => child.kill("SIGKILL"), LOSS_PATIENCE).unref();
-  });
+  };
+  gateway.lost.addEventListener("abort", onLost);
   const [code, signal] = await exited;
+  gateway.lost.removeEventListener("abort", onLost);
   channel.close();
   return { code, signal, isAdopted, isLost };
 }
@@ -186,7 +277,8 @@ class SignalRelay {
     return this.#early.signal;
   }
 
-  forwardTo(child: ChildProcess): void {
+  /** `null`: there is none any more, or not yet. */
+  forwardTo(child: ChildProcess | null): void {
     this.#child = child;
   }
 
