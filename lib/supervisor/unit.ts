@@ -7,16 +7,17 @@ import { detectSupervisor } from "./detect.ts";
 import { notifySystemd } from "./notify.ts";
 
 const QUESTION_LIMIT = 2000; // ms
+const UNIT = /([^/]+\.service)(?:\/|$)/;
 
 /** Why the process `pid` can't become the main process of the unit that this process belongs to; `null`: it can, or there is none. */
 export async function explainUnit(pid: number): Promise<string | null> {
   if (detectSupervisor() !== "systemd") return null;
-  const cgroup = cgroupOf("self");
-  const unit = cgroup === null ? null : /([^/]+\.service)(?:\/|$)/.exec(cgroup)?.[1];
-  if (cgroup === null || unit === undefined || unit === null)
+  const [hierarchy, cgroup] = [...cgroupsOf("self")].find(([, path]) => UNIT.test(path)) ?? [];
+  const [, unit] = UNIT.exec(cgroup ?? "") ?? [];
+  if (hierarchy === undefined || cgroup === undefined || unit === undefined)
     return "it runs under systemd, and which unit that is can't be seen (/proc/self/cgroup)";
   const name = printable(unit);
-  if (cgroupOf(String(pid)) !== cgroup)
+  if (cgroupsOf(String(pid)).get(hierarchy) !== cgroup)
     return `it is the unit ${name}, whose end would come with its own, and the successor (pid ${pid}) is not part of that: start it from within, by ExecReload= say`;
   const access = await notifyAccessOf(unit, cgroup.includes("/user@"));
   if (!process.env.NOTIFY_SOCKET || access !== "all")
@@ -29,13 +30,13 @@ export function notifyMainProcess(pid: number): void {
   if (detectSupervisor() === "systemd") notifySystemd({ MAINPID: String(pid), STATUS: `handed over to pid ${pid}` });
 }
 
-/** Of the unified hierarchy, or systemd's own; `null` where it can't be read. */
-function cgroupOf(pid: string): string | null {
+/** Where a process is in the hierarchies that may be systemd's: the unified one, and its own (cgroups(7)). Empty where that can't be read. */
+function cgroupsOf(pid: string): ReadonlyMap<string, string> {
   try {
     const lines = readFileSync(`/proc/${pid}/cgroup`, "utf8");
-    return /^(?:0:|\d+:name=systemd):(.*)$/m.exec(lines)?.[1] ?? null;
+    return new Map([...lines.matchAll(/^\d+:(|name=systemd):(.*)$/gm)].map(([, name = "", path = ""]) => [name, path]));
   } catch {
-    return null;
+    return new Map();
   }
 }
 
