@@ -4,6 +4,8 @@ import { defineConfig } from "vitest/config";
 const SPEED = "test/speed/*.test.ts";
 /** Other people's programs, which are the same on every Node: supervisors that are booted, linters of what is in examples/. */
 const LAB = ["test/supervisor/{systemd,systemd-*,pm2}.test.ts", "test/examples.test.ts"];
+/** They wait for deadlines of many seconds, which are the same on every Node. */
+const PATIENT = ["test/handover/{steps,limits}.test.ts"];
 /** They count threads, fill the table of locks of the kernel, or have a limit of time that a neighbour's load can exceed. */
 const ALONE = [
   "test/gateway-{leaving,loss,standby}.test.ts",
@@ -25,14 +27,14 @@ export default defineConfig({
         test: {
           name: "suite",
           include: ["test/**/*.test.ts"],
-          exclude: [SPEED, ...ALONE, ...LAB],
+          exclude: [SPEED, ...ALONE, ...LAB, ...PATIENT],
           maxWorkers: Math.max(2, availableParallelism() - 1),
           sequence: { groupOrder: 0 },
         },
       },
       {
         extends: true,
-        test: { name: "lab", include: LAB, maxWorkers: 2, sequence: { groupOrder: 0 } },
+        test: { name: "lab", include: [...LAB, ...PATIENT], maxWorkers: 2, sequence: { groupOrder: 0 } },
       },
       {
         extends: true,

@@ -136,7 +136,9 @@ async function bindAndPublish(
   const { locks, waited, bequest } = won;
   let ports: PortSet | null = null;
   try {
-    const patience = { until: performance.now() + (waited ? DYING : 0), signal: options.signal };
+    // An owner that hands over is not dying, and its clients wait.
+    const mayBeDying = waited && bequest === null;
+    const patience = { until: performance.now() + (mayBeDying ? DYING : 0), signal: options.signal };
     await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
     const fields = recordFor(won, options, chronicle);

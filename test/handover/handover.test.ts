@@ -1,0 +1,415 @@
+// Proves what both sides of a handover see of it: the successor has a complete gateway, the owner is told before and after, and if it comes to nothing, the
+// owner goes on as before.
+
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+import { describe, expect, onTestFinished } from "vitest";
+import type { GatewayLockMessage } from "../../lib/diagnostics.ts";
+import type { Gateway } from "../../lib/gateway.ts";
+import { readOwner } from "../../lib/lock/record.ts";
+import { hasFlockCommand, hasPython, isLinux, itWhere } from "../support/capabilities.ts";
+import { expectNothingLeft, lockFilesIn, refusalOf } from "../support/gateways.ts";
+import { aborted, acquire, heirs, reached } from "../support/handovers.ts";
+import { bodyOf, Rival, stop, until } from "../support/listener-tools.ts";
+import { flockCommandGets } from "../support/locks.ts";
+import { startFixture } from "../support/processes.ts";
+import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
+
+const it = itWhere(isLinux && hasFlockCommand, "needs procfs and flock(1)");
+const itWithRivals = itWhere(isLinux && hasPython, "needs python3 on Linux");
+
+const serving = (body: string): Server => createServer((_, response) => response.end(body));
+const SOCKET = "locks/gateway.state.sock";
+
+/** What happens to claims, in order. */
+function story(): string[] {
+  const told: string[] = [];
+  for (const event of ["acquire", "refused", "takeover", "handover", "lost", "release"]) {
+    const name = `gateway-lock:${event}`;
+    const tell = (message: unknown) => told.push(`${event} ${(message as GatewayLockMessage).ownerId}`);
+    subscribe(name, tell);
+    onTestFinished(() => {
+      unsubscribe(name, tell);
+    });
+  }
+  return told;
+}
+
+async function served(gateway: Gateway, body: string, port?: number): Promise<Server> {
+  const server = serving(body);
+  await gateway.listen(server, port);
+  if (port === undefined) gateway.ready();
+  return server;
+}
+
+describe("a handover", () => {
+  it("gives the successor a complete gateway, after the owner's last words", async () => {
+    const told = story();
+    const words: string[] = [];
+    const options = await heirs({ metadata: { generation: 1 } });
+    const onHandover = async () => {
+      words.push(`last words, in phase ${readOwner(old.lockPaths[0] ?? "").record?.phase}`);
+    };
+    const old = await acquire({ ...options, handover: { onHandover } });
+    const server = await served(old, "old");
+    const closed = new Promise((resolve) => server.once("close", resolve));
+    const mode = lstatSync(join(options.stateDir, SOCKET)).mode;
+    expect(mode & 0o777).toBe(0o600);
+
+    const successor = await acquire({ ...options, metadata: { generation: 2 } });
+
+    expect(words).toEqual(["last words, in phase stopping"]);
+    expect(await aborted(old.handedOver)).toBe(`the gateway has been handed over to pid ${process.pid}`);
+    await closed;
+    expect(old.lost.aborted).toBe(false);
+    expect(successor).toMatchObject({ port: options.port, addresses: old.addresses, lockPaths: old.lockPaths });
+    const { record, holders } = readOwner(successor.lockPaths[0] ?? "");
+    expect(record).toMatchObject({ ownerId: successor.owner.ownerId, phase: "listening", metadata: { generation: 2 } });
+    expect(holders).toEqual([process.pid]);
+    expect(told).toEqual([
+      `acquire ${old.owner.ownerId}`,
+      `handover ${old.owner.ownerId}`,
+      `takeover ${successor.owner.ownerId}`,
+      `acquire ${successor.owner.ownerId}`,
+    ]);
+
+    await served(successor, "new");
+    expect(await bodyOf(options.port)).toBe("new");
+    successor.assertCurrent();
+    await successor.close();
+    expectNothingLeft(options.stateDir);
+  });
+
+  it("leaves the old gateway nothing to do, and nothing to delete", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const successor = await acquire(options);
+    const files = readdirSync(join(options.stateDir, "locks"));
+
+    await old.close();
+    await old.close({ force: true });
+    old.ready();
+
+    expect(readdirSync(join(options.stateDir, "locks"))).toEqual(files);
+    const over = `the gateway has been handed over to pid ${process.pid}`;
+    await expect(old.listen(serving("old"))).rejects.toMatchObject({
+      code: "HANDOFF_FAILED",
+      message: expect.stringContaining(over),
+    });
+    expect(() => old.assertCurrent()).toThrow(over);
+    expect(() => old.update({ metadata: {} })).toThrow(over);
+    expect(readOwner(successor.lockPaths[0] ?? "").record?.ownerId).toBe(successor.owner.ownerId);
+    successor.assertCurrent();
+  });
+
+  it("goes to and fro forty times, and leaves no descriptor and no thread", async () => {
+    const options = await heirs({ reserve: [await freePort()] });
+    const threads = () => readdirSync("/proc/self/task").length;
+    let gateway = await acquire(options);
+    await served(gateway, "first");
+    gateway = await acquire(options); // once, for what is opened only once
+    await served(gateway, "second");
+    const [descriptors, before] = [openDescriptors(), threads()];
+    for (let time = 0; time < 40; time++) {
+      gateway = await acquire(options);
+      await served(gateway, String(time));
+      expect(await bodyOf(options.port)).toBe(String(time));
+    }
+    await until(() => openDescriptors() === descriptors && threads() <= before);
+    await gateway.close();
+    expectNothingLeft(options.stateDir);
+  });
+
+  itWithRivals("has all the reserved ports, served or not, and as many descriptors as two messages take", async () => {
+    const rival = new Rival();
+    const reserve = new Set<number>();
+    while (reserve.size < 140) reserve.add(await rival.unusedPort());
+    const options = await heirs({ reserve: [...reserve] });
+    const [first = 0, second = 0] = reserve;
+    const old = await acquire(options);
+    await served(old, "old");
+    await served(old, "old reserved", first);
+    expect(old.addresses.length).toBeGreaterThan(253);
+
+    const successor = await acquire(options);
+
+    expect(successor.addresses).toEqual(old.addresses);
+    await served(successor, "new");
+    await served(successor, "new reserved", first);
+    await served(successor, "new second", second);
+    expect(await bodyOf(first)).toBe("new reserved");
+    expect(await bodyOf(second)).toBe("new second");
+    for (const port of [options.port, first, second]) expect((await rival.attempt(port)).won).toEqual([]);
+    const other = await refusalOf({ ...options, stateDir: temporaryDirectory(), handover: undefined });
+    expect(other.code).toBe("ALREADY_LISTENING");
+  });
+
+  it("has its socket beside the lock files, however long that path is", async () => {
+    const deep = join(temporaryDirectory(), ..."0123456789".split("").map((digit) => digit.repeat(60)));
+    const lockDir = join(deep, "locks of all");
+    const options = await heirs({ stateDir: join(deep, "state"), lockDir });
+    const old = await acquire(options);
+    const [name = ""] = readdirSync(lockDir).filter((file) => file.endsWith(".sock"));
+    expect(name).toMatch(/^gateway\.state\.[0-9a-f]{8}\.sock$/);
+    await acquire(options);
+    await aborted(old.handedOver);
+  });
+
+  it("takes a config, a workspace and a port more than the owner had, and leaves what it does not want", async () => {
+    const workspace = temporaryDirectory();
+    const [one, two] = [await freePort(), await freePort()];
+    const options = await heirs({ reserve: [one] });
+    const old = await acquire(options);
+    const successor = await acquire({ ...options, locks: [workspace], reserve: [two] });
+    expect(flockCommandGets(workspace)).toBe("refused");
+    expect(successor.addresses.map(({ port }) => port)).toEqual(expect.arrayContaining([options.port, two]));
+    const taker = await acquire({ stateDir: temporaryDirectory(), port: one });
+    expect(taker.port).toBe(one);
+    await aborted(old.handedOver);
+  });
+
+  it("is between a worker thread and the process as between two processes", async () => {
+    const options = await heirs();
+    const worker = new Worker(
+      `import { parentPort, workerData } from "node:worker_threads";
+       import { acquireGateway } from "${new URL("../../dist/index.js", import.meta.url)}";
+       const gateway = await acquireGateway(workerData);
+       parentPort.postMessage("acquired");
+       gateway.handedOver.addEventListener("abort", () => parentPort.postMessage("handed over"));
+       parentPort.on("message", () => process.exit());`,
+      { eval: true, workerData: options },
+    );
+    onTestFinished(async () => {
+      await worker.terminate();
+    });
+    const messages: unknown[] = [];
+    worker.on("message", (message) => messages.push(message));
+    await until(() => messages.includes("acquired"));
+    const successor = await acquire(options);
+    await until(() => messages.includes("handed over"));
+    await worker.terminate();
+    successor.assertCurrent();
+    expect(existsSync(join(options.stateDir, SOCKET))).toBe(true);
+  });
+});
+
+describe("a handover that comes to nothing", () => {
+  it("because onHandover throws, leaves the owner as it was, and it can be asked again", async () => {
+    const told = story();
+    const words: string[] = [];
+    const hooks = {
+      onHandover: () => {
+        words.push("last words");
+        if (words.length === 1) throw new Error("the database is busy");
+      },
+      onResume: () => void words.push("go on"),
+    };
+    const options = await heirs();
+    const old = await acquire({ ...options, handover: hooks });
+    await served(old, "old");
+    const resumed = reached("owner", "resumed");
+
+    const error = await refusalOf(options);
+    await resumed;
+
+    expect(error).toMatchObject({
+      code: "HANDOVER_FAILED",
+      message: "the running gateway did not hand over: the database is busy",
+      retryable: true,
+      exitCode: 75,
+      owner: { pid: process.pid },
+    });
+    expect(words).toEqual(["last words", "go on"]);
+    expect(await bodyOf(options.port)).toBe("old");
+    expect(readOwner(old.lockPaths[0] ?? "").record).toMatchObject({ ownerId: old.owner.ownerId, phase: "ready" });
+    old.update({ metadata: { still: "here" } });
+    expect(told.slice(1)).toEqual([expect.stringMatching(/^refused /)]);
+    const successor = await acquire(options);
+    expect(words).toEqual(["last words", "go on", "last words"]);
+    await served(successor, "new");
+    expect(await bodyOf(options.port)).toBe("new");
+  });
+
+  it("because a port that the successor wants is taken, tells it so", async () => {
+    const taken = await freePort();
+    await acquire({ stateDir: temporaryDirectory(), port: taken });
+    const options = await heirs();
+    const old = await acquire(options);
+    const resumed = reached("owner", "resumed");
+    const error = await refusalOf({ ...options, reserve: [taken] });
+    await resumed;
+    expect(error.code).toBe("HANDOVER_FAILED");
+    expect(error.message).toContain(`another gateway instance is already listening on ws://127.0.0.1:${taken}`);
+    old.assertCurrent();
+    await old.close();
+    expectNothingLeft(options.stateDir);
+  });
+
+  it("because the successor wants the port at another address, says what to do", async () => {
+    const options = await heirs();
+    await acquire(options);
+    const resumed = reached("owner", "resumed");
+    const { code, message } = await refusalOf({ ...options, host: "0.0.0.0" });
+    await resumed;
+    expect(code).toBe("HANDOVER_FAILED");
+    expect(message).toMatch(/the running gateway has it at 127\.0\.0\.1, where it listens; give both the same/);
+  });
+
+  it("because the successor gives up, is noticed at once, and the owner's server serves on", async () => {
+    const options = await heirs();
+    let letGo = () => {};
+    const lastWords = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const hooks = { onHandover: () => lastWords };
+    const old = await acquire({ ...options, handover: hooks });
+    const server = await served(old, "old");
+    const controller = new AbortController();
+    const [drained, resumed] = [reached("owner", "drained"), reached("owner", "resumed")];
+    const attempt = refusal(options, controller.signal);
+    await drained;
+    controller.abort(new Error("changed my mind"));
+    expect(await attempt).toBe("changed my mind");
+    letGo();
+    await resumed;
+    expect(server.listening).toBe(true);
+    expect(await bodyOf(options.port)).toBe("old");
+    await stop(server);
+    await served(old, "old, again");
+    expect(await bodyOf(options.port)).toBe("old, again");
+  });
+
+  it("because the owner is closed in its last words, lets the successor in who waits", async () => {
+    const options = await heirs();
+    const old: Gateway = await acquire({ ...options, handover: { onHandover: () => old.close() } });
+    const server = await served(old, "old");
+    const closed = new Promise((resolve) => server.once("close", resolve));
+    const successor = await acquire({ ...options, timeout: 10_000 });
+    await closed;
+    await served(successor, "new");
+    expect(await bodyOf(options.port)).toBe("new");
+    expect(old.handedOver.aborted).toBe(false);
+  });
+
+  it("with a server that was closed in the last words, leaves the port to the next one", async () => {
+    const options = await heirs();
+    let server: Server;
+    const hooks = {
+      onHandover: async () => {
+        await stop(server);
+        throw new Error("no");
+      },
+    };
+    const old = await acquire({ ...options, handover: hooks });
+    server = await served(old, "old");
+    const resumed = reached("owner", "resumed");
+    await refusalOf(options);
+    await resumed;
+    expect(readOwner(old.lockPaths[0] ?? "").record?.phase).toBe("listening");
+    await served(old, "another");
+    expect(await bodyOf(options.port)).toBe("another");
+  });
+
+  async function refusal(options: Parameters<typeof acquire>[0], signal: AbortSignal): Promise<string> {
+    return await acquire({ ...options, signal }).then(
+      () => "acquired",
+      (error: Error) => error.message,
+    );
+  }
+});
+
+describe("who asks for a handover", () => {
+  it("just starts, where nobody has the gateway", async () => {
+    const options = await heirs();
+    expect((await acquire(options)).port).toBe(options.port);
+  });
+
+  it("is refused by an owner that does not offer it", async () => {
+    const options = await heirs();
+    const old = await acquire({ ...options, handover: undefined });
+    expect(await refusalOf(options)).toMatchObject({
+      code: "HANDOVER_FAILED",
+      message:
+        "the running gateway did not hand over: it does not offer that: it was started without `handover`, or is just starting or ending",
+    });
+    old.assertCurrent();
+  });
+
+  it("is refused as any duplicate, if it does not ask", async () => {
+    const options = await heirs();
+    await acquire(options);
+    expect((await refusalOf({ ...options, handover: undefined })).code).toBe("ALREADY_LISTENING");
+  });
+
+  it("is told whose config it is, where that belongs to another state directory", async () => {
+    const options = await heirs();
+    await acquire(options);
+    const configPath = join(options.stateDir, "gateway.json");
+    const error = await refusalOf({ ...options, stateDir: temporaryDirectory(), configPath });
+    expect(error.message).toBe(
+      `the running gateway did not hand over: it has the config ${configPath}, and another state directory`,
+    );
+  });
+
+  it("waits, with a timeout, for an owner that does not offer it", async () => {
+    const options = await heirs();
+    const old = await acquire({ ...options, handover: undefined });
+    const successor = acquire({ ...options, timeout: 10_000 });
+    await new Promise(setImmediate);
+    await old.close();
+    expect((await successor).port).toBe(options.port);
+  });
+
+  it("is one of several: each has it in turn, or is told that another one is being served", async () => {
+    const options = await heirs();
+    const first = startFixture("handover-gateway.mjs", { options: { ...options, handover: undefined } });
+    await first.next("acquired");
+    const all = Array.from({ length: 4 }, () =>
+      startFixture("handover-gateway.mjs", { options: { ...options, handover: undefined, timeout: 15_000 } }),
+    );
+    await Promise.all(all.map((each) => each.next("acquired")));
+    await first.next("handed-over");
+    const { record, holders } = readOwner(join(options.stateDir, "locks/gateway.state.lock"));
+    expect(holders).toEqual([record?.pid]);
+    expect(all.filter(({ pid }) => pid === record?.pid)).toHaveLength(1);
+  });
+});
+
+describe("the socket", () => {
+  it("goes with the lock files: by close(), and by process.exit()", async () => {
+    const options = await heirs();
+    const gateway = startFixture("handover-gateway.mjs", { options: { ...options, handover: undefined } });
+    await gateway.next("acquired");
+    expect(lockFilesIn(options.stateDir)).toContain("gateway.state.sock");
+    gateway.send("exit");
+    await gateway.exited;
+    expect(lockFilesIn(options.stateDir)).toEqual([]);
+  });
+
+  it("of a dead owner is replaced", async () => {
+    const options = await heirs();
+    const dead = startFixture("handover-gateway.mjs", { options: { ...options, handover: undefined } });
+    await dead.next("acquired");
+    await dead.kill();
+    expect(lockFilesIn(options.stateDir)).toContain("gateway.state.sock");
+    const gateway = await acquire(options);
+    await acquire(options);
+    await aborted(gateway.handedOver);
+  });
+
+  it("is no other file: what is there stays, and the start is refused", async () => {
+    const options = await heirs();
+    mkdirSync(join(options.stateDir, "locks"), { mode: 0o700 });
+    const path = join(options.stateDir, SOCKET);
+    writeFileSync(path, "mine");
+    const error = await refusalOf(options);
+    expect(error.code).toBe("LOCK_FAILED");
+    expect(error.message).toContain(`${path}: its handover socket can't be made: EADDRINUSE`);
+    expectNothingLeft(options.stateDir, ["gateway.state.sock"]);
+    rmSync(path);
+    await acquire(options);
+  });
+});

@@ -1,0 +1,40 @@
+// Proves that a handover ends in good time, whatever does not: a request that is never answered, an application without last words.
+
+import { get } from "node:http";
+import { expect } from "vitest";
+import { isLinux, itWhere } from "../support/capabilities.ts";
+import { heirs } from "../support/handovers.ts";
+import { bodyOf } from "../support/listener-tools.ts";
+import { startFixture } from "../support/processes.ts";
+
+const it = itWhere(isLinux, "needs Linux");
+
+it("after ten seconds: the owner serves on, and the successor is told what was not done", async () => {
+  const play = async ({ stateDir, port }: { stateDir: string; port: number }, hook?: string) => {
+    const options = { stateDir, port };
+    const owner = startFixture("handover-gateway.mjs", { options, hook });
+    await owner.next("acquired");
+    const stream = hook === undefined ? get({ port, path: "/stream", agent: false }) : null;
+    await new Promise((resolve) => (stream === null ? resolve(null) : stream.once("response", resolve)));
+    const successor = startFixture("handover-gateway.mjs", { options });
+    const { code, message, ms } = await successor.next("refused");
+    await owner.next("owner resumed");
+    const answer = await bodyOf(port);
+    stream?.destroy();
+    return { code, message, ms, answer: answer === String(owner.pid) };
+  };
+  const [one, two] = [await heirs(), await heirs()];
+  const [stream, hook] = await Promise.all([play(one), play(two, "hang")]);
+  const failure = (reason: string) => `the running gateway did not hand over: ${reason}`;
+  expect(stream).toMatchObject({
+    code: "HANDOVER_FAILED",
+    message: failure("requests not answered yet: 1, after 10 s"),
+    answer: true,
+  });
+  expect(hook).toMatchObject({
+    code: "HANDOVER_FAILED",
+    message: failure("onHandover has not resolved within 10 s"),
+    answer: true,
+  });
+  for (const { ms } of [stream, hook]) expect(ms).toBeGreaterThan(9900);
+}, 60_000);
