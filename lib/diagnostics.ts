@@ -11,7 +11,7 @@ import { type Channel, channel } from "node:diagnostics_channel";
  * - `takeover`: comes just before `acquire` if somebody else had one of the locks first
  * - `lost`: a lock was taken away from under a live owner; `error` is its `LOCK_LOST`
  * - `release`: the claim was given back by `close()`
- * - `handover`: the claim went to a successor; not published yet
+ * - `handover`: the claim went to a successor, in place of `release`
  */
 export type GatewayLockEvent = "acquire" | "refused" | "wait" | "takeover" | "handover" | "lost" | "release";
 export type GatewayLockChannel = `gateway-lock:${GatewayLockEvent}`;
@@ -28,7 +28,7 @@ export interface GatewayLockMessage {
   readonly pid: number;
   /** The acquisition's UUID, which is in the owner record later: the same in all messages of one claim. */
   readonly ownerId: string;
-  /** For `lost` and `release` since `acquire`, otherwise since the call of acquireGateway(). ms */
+  /** For `lost`, `release` and `handover` since `acquire`, otherwise since the call of acquireGateway(). ms */
   readonly durationMs: number;
   /** Of `refused` and `lost`: a GatewayLockError, or the reason of the signal that ended the acquisition. */
   readonly error?: unknown;

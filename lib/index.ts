@@ -18,6 +18,7 @@ export type { OwnerReading, OwnerRecord, Phase, Supervisor } from "./lock/record
 export { readOwner } from "./lock/record.ts";
 export type {
   GatewayOptions,
+  HandoverOptions,
   InspectOptions,
   JsonValue,
   ListenerOptions,

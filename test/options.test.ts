@@ -57,7 +57,7 @@ const wrongTypes: Record<keyof GatewayOptions, readonly unknown[]> = {
   backlog: NOT_NUMBERS,
   metadata: [null, 1, "text", true, [], [1], 1n, () => ({}), new Map()],
   allowNetworkFilesystem: NOT_BOOLEANS,
-  handover: [null, 1, "true", [], { onHandover: "later" }],
+  handover: [null, 1, "true", [], { onHandover: "later" }, { onResume: 1 }],
 };
 
 for (const [name, values] of Object.entries(wrongTypes)) {
@@ -148,14 +148,20 @@ it("refuses a value that can mean nothing", async () => {
   }
 });
 
-it("refuses to hand over, as long as it can't", async () => {
-  for (const options of [{ handover: true as const }, { handover: { onHandover: async () => {} } }]) {
-    const error = await refusal(options);
-    expect(error).toMatchObject({ name: "TypeError", code: "ERR_INVALID_ARG_VALUE" });
-    expect(error.message).toContain(Object.keys(options)[0]);
-    expect(error.message).toContain("not available");
+it("takes true, false or hooks for handover, and refuses what is none of its hooks", async () => {
+  for (const handover of [
+    true,
+    false,
+    {},
+    { onHandover: undefined },
+    { onHandover: () => {}, onResume: async () => {} },
+  ]) {
+    const port = await freePort();
+    await (await claim({ port, reserve: [], handover })).close();
   }
-  expect((await claim({ port: 0, reserve: [] })).addresses[0]).toMatchObject({ role: "listen" });
+  const error = await refusal({ handover: { onhandover: () => {} } });
+  expect(error).toMatchObject({ name: "TypeError", code: "ERR_INVALID_ARG_VALUE" });
+  expect(error.message).toContain("did you mean 'handover.onHandover'?");
 });
 
 it("takes undefined for an option that is not given", async () => {
