@@ -233,7 +233,11 @@ function describeHeld({ resource, held }: Refusal, holders: readonly number[], o
 
 /** Whether a refusal came from the kernel's lock, so that it can be waited for, and not from a port. */
 export function isHeld({ code, cause }: GatewayLockError): boolean {
-  return code === "ALREADY_RUNNING" || (code === "ALREADY_LISTENING" && codeOf(cause) === "EAGAIN");
+  return (
+    code === "ALREADY_RUNNING" ||
+    code === "HANDOVER_FAILED" ||
+    (code === "ALREADY_LISTENING" && codeOf(cause) === "EAGAIN")
+  );
 }
 
 /**

@@ -37,6 +37,8 @@ export interface LeftInControl {
  * - it is not: ask again every `retry.interval` ms, for `retry.limit` ms at most. A lock that is freed meanwhile is taken at
  *   once, a port that was taken without the lock at the next interval
  *
+ * With `handover` it is asked for its gateway first, and all this is about one that does not hand it over; why, a process warning says.
+ *
  * Only the owner of the lock is believed. A program that has the port without it is never well, whatever it answers.
  * Without a supervisor (see `GATEWAY_LOCK_SUPERVISOR` in the README), a duplicate is refused as by acquireGateway().
  *
@@ -79,6 +81,7 @@ async function supervise(
     claim.signal?.throwIfAborted();
     if (health.ok && owner !== undefined && onDuplicate === "leave") {
       chronicle.tell("refused", refusal);
+      if (refusal.code === "HANDOVER_FAILED") await warn(`${refusal.message}; it is left in control`);
       return {
         outcome: "left-in-control",
         exitCode: supervisor === "systemd" ? EXIT.SUPERVISED_DUPLICATE : EXIT.OK,
@@ -94,6 +97,14 @@ async function supervise(
   return { outcome: "acquired", gateway: result };
 }
 
+/** Whoever is left in control of nothing exits at once; a warning is printed in the next tick. */
+async function warn(message: string): Promise<void> {
+  process.emitWarning(message, "GatewayLockWarning");
+  await new Promise(setImmediate);
+}
+
+const REFUSALS: ReadonlySet<string | undefined> = new Set(["ALREADY_LISTENING", "ALREADY_RUNNING", "HANDOVER_FAILED"]);
+
 /** A refusal by another gateway is a result; everything else is an error. */
 async function attempt(
   claim: ResolvedOptions,
@@ -103,8 +114,7 @@ async function attempt(
   try {
     return await acquire(claim, chronicle, contest);
   } catch (error) {
-    const code = codeOf(error);
-    if (code === "ALREADY_LISTENING" || code === "ALREADY_RUNNING") return error as GatewayLockError;
+    if (REFUSALS.has(codeOf(error))) return error as GatewayLockError;
     throw error;
   }
 }
