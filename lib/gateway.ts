@@ -317,11 +317,12 @@ export class Gateway {
    * queue; those of a reserved port, which may not be served again, are accepted and reset.
    *
    * @throws GatewayLockError `HANDOFF_FAILED`: the port is served already, is not part of this claim, or the gateway is
-   * closed; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`, RangeError `ERR_SOCKET_BAD_PORT`
+   * closed or was handed over; or the runtime did not take the socket. The claim stays. TypeError `ERR_INVALID_ARG_TYPE`, RangeError `ERR_SOCKET_BAD_PORT`
    */
   async listen(server: Server, port: number = this.port): Promise<void> {
     checkPort("port", port);
     const where = { host: this.host, port };
+    await this.#offer?.settled();
     this.#refuseToServe(where);
     const listener = this.#ports.get(port);
     if (listener === undefined) throw handOffFailed(`port ${port} is not part of this claim`, where);
@@ -542,7 +543,6 @@ export class Gateway {
       refuse: async (pid) => (this.#loss === null ? await explainUnit(pid) : this.#loss.message),
       quiesce: async (signal) => {
         phase = this.#fields.phase;
-        wasAsked = false;
         this.#tryPublish({ phase: "stopping" });
         notifySystemd({ STATUS: `being handed over: ${this.url}` });
         await ports.quiesce(signal);
@@ -566,9 +566,14 @@ export class Gateway {
         }
         if (this.#isClosing) return ports.closeServers();
         if (phase !== undefined) this.#tryPublish({ phase });
+        phase = undefined;
         notifySystemd({ STATUS: `${this.#fields.phase}: ${this.url}` });
         await ports.resume();
-        if (wasAsked) await hooks.onResume?.();
+      },
+      resumed: async () => {
+        const isToBeTold = wasAsked && !this.#isClosing;
+        wasAsked = false;
+        if (isToBeTold) await hooks.onResume?.();
       },
       release: (pid) => {
         this.#successor = pid;

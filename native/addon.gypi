@@ -10,13 +10,12 @@
         ["OS=='linux'", {
           "sources": [
             "posix/address.cc",
-            "posix/exit_wait.cc",
             "posix/file_lock.cc",
             "posix/handle.cc",
+            "posix/handle_wait.cc",
             "posix/inherited.cc",
             "posix/local_socket.cc",
             "posix/lock_wait.cc",
-            "posix/poll_wait.cc",
             "posix/sent_signals.cc",
             "posix/thread.cc",
             "linux/filesystem.cc",
@@ -41,6 +40,7 @@
             "win/file_lock.cc",
             "win/filesystem.cc",
             "win/handle.cc",
+            "win/handle_wait.cc",
             "win/inherited.cc",
             "win/listener.cc",
             "win/local_socket.cc",
@@ -60,13 +60,12 @@
         ["OS=='mac'", {
           "sources": [
             "posix/address.cc",
-            "posix/exit_wait.cc",
             "posix/file_lock.cc",
             "posix/handle.cc",
+            "posix/handle_wait.cc",
             "posix/inherited.cc",
             "posix/local_socket.cc",
             "posix/lock_wait.cc",
-            "posix/poll_wait.cc",
             "posix/sent_signals.cc",
             "posix/thread.cc",
             "macos/descriptors.cc",

@@ -18,6 +18,7 @@
 
 #include "file_lock.h"
 #include "filesystem.h"
+#include "handle_wait.h"
 #include "inherited.h"
 #include "listener.h"
 #include "local_socket.h"
@@ -89,13 +90,13 @@ struct PendingWait {
 struct OpenedProcess {
   FileHandle handle;
   Napi::FunctionReference done;
-  std::unique_ptr<ExitWait> wait;
+  std::unique_ptr<HandleWait> wait;
 };
 
 // Who wants to know when something has come by a socket.
 struct SocketWatch {
   Napi::FunctionReference done;
-  std::unique_ptr<SocketWait> wait;
+  std::unique_ptr<HandleWait> wait;
 };
 
 // How long the end of an environment or of the process waits for others.
@@ -624,9 +625,9 @@ Napi::Value AwaitSocketCall(Info info) {
   if (socket == nullptr) return BadHandle(env);
   if (addon.watches.count(raw) != 0) return FailureObject(env, Failure{EBUSY, "handle"});
   if (Result<Done> opened = addon.OpenWaker(env); !opened.ok()) return FailureObject(env, opened.failure());
-  auto wait = std::make_unique<SocketWait>();
-  const SocketWait::Notify notify = [](void* context) { static_cast<Waker*>(context)->NonBlockingCall(); };
-  if (Result<Done> started = wait->Start(*socket, notify, &addon.waker); !started.ok()) {
+  auto wait = std::make_unique<HandleWait>();
+  const HandleWait::Notify notify = [](void* context) { static_cast<Waker*>(context)->NonBlockingCall(); };
+  if (Result<Done> started = wait->Start(socket->raw(), notify, &addon.waker); !started.ok()) {
     return FailureObject(env, started.failure());
   }
   addon.watches.emplace(raw, SocketWatch{Napi::Persistent(info[1].As<Napi::Function>()), std::move(wait)});
@@ -710,9 +711,9 @@ Napi::Value AwaitExitCall(Info info) {
   if (process == nullptr) return BadHandle(env);
   if (process->wait != nullptr) return FailureObject(env, Failure{EBUSY, "handle"});
   if (Result<Done> opened = addon.OpenWaker(env); !opened.ok()) return FailureObject(env, opened.failure());
-  auto wait = std::make_unique<ExitWait>();
-  const ExitWait::Notify notify = [](void* context) { static_cast<Waker*>(context)->NonBlockingCall(); };
-  if (Result<Done> started = wait->Start(process->handle, notify, &addon.waker); !started.ok()) {
+  auto wait = std::make_unique<HandleWait>();
+  const HandleWait::Notify notify = [](void* context) { static_cast<Waker*>(context)->NonBlockingCall(); };
+  if (Result<Done> started = wait->Start(process->handle.raw(), notify, &addon.waker); !started.ok()) {
     return FailureObject(env, started.failure());
   }
   process->done = Napi::Persistent(info[1].As<Napi::Function>());

@@ -1,12 +1,11 @@
 // Unix sockets, by which one process gives its descriptors to another one on the same host (unix(7), SCM_RIGHTS).
 //
-// No call here waits: EAGAIN says that it would have to, and a SocketWait tells when that is over. What is received is not
+// No call here waits: EAGAIN says that it would have to (handle_wait.h). What is received is not
 // inherited by child processes. ENOTSUP where descriptors can't be passed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -66,26 +65,5 @@ Result<LocalMessage> ReceiveLocal(const SocketHandle& socket) noexcept;
 Result<FileHandle> MakeBaton() noexcept;
 // Whether it was still there.
 Result<bool> TakeBaton(const FileHandle& baton) noexcept;
-
-// Waiting until something has come, where this thread need not wait.
-class SocketWait {
- public:
-  // Called once, by another thread; not if the wait was given up before.
-  using Notify = void (*)(void* context);
-
-  SocketWait() noexcept;
-  SocketWait(const SocketWait&) = delete;
-  SocketWait& operator=(const SocketWait&) = delete;
-  ~SocketWait();  // gives up within microseconds; nobody is notified any more once it is back
-
-  // The socket stays the caller's, who keeps it open while the wait lasts.
-  Result<Done> Start(const SocketHandle& socket, Notify notify, void* context) noexcept;
-
-  bool ended() const noexcept;
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
 
 }  // namespace gateway_lock

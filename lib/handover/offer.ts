@@ -34,8 +34,10 @@ export interface Estate {
   finish(): Promise<void>;
   /** From here on it may be another one's: nothing is written or deleted. */
   suspend(): void;
-  /** It is ours as before. */
+  /** It is ours as before, and serves. */
   resume(): Promise<void>;
+  /** The application is told so. */
+  resumed(): Promise<void>;
   /** It is the process `pid`'s. */
   release(pid: number): void;
 }
@@ -84,12 +86,15 @@ export class Offer {
     this.#listen();
   }
 
+  /** Resolves when a handover that is under way has come to an end. */
+  async settled(): Promise<void> {
+    await this.#current;
+  }
+
   #listen(): void {
     const failure = native().awaitSocket(this.#fd, () => this.#accept());
-    if (isFailure(failure) && !this.#closing.signal.aborted) {
-      const reason = systemError(failure, "the handover socket").message;
-      process.emitWarning(`the gateway can't be handed over any more: ${reason}`, "GatewayLockWarning");
-    }
+    if (isFailure(failure) && !this.#closing.signal.aborted)
+      warn(`the gateway can't be handed over any more: ${systemError(failure, "the handover socket").message}`);
   }
 
   #accept(): void {
@@ -136,16 +141,19 @@ export class Offer {
 
   async #handOver(channel: Channel, pid: number): Promise<void> {
     tellStep({ role: "owner", step: "asked", peer: pid });
-    this.#current = this.#attempt(channel, pid).then(async (failure) => {
+    let failure: string | null = null;
+    this.#current = (async () => {
+      failure = await this.#attempt(channel, pid);
       if (failure === null) this.#letGo(channel, pid);
       else await this.#goOn(channel, failure, pid);
-    });
-    try {
-      await this.#current;
-    } finally {
-      this.#current = null;
-      this.#isBusy = false;
-    }
+    })();
+    await this.#current;
+    this.#current = null;
+    this.#isBusy = false;
+    if (failure === null) return;
+    // Not before: the application may close the gateway there, or serve anew.
+    await this.#estate.resumed().catch((error: unknown) => warn(`onResume has failed: ${reasonOf(error)}`));
+    tellStep({ role: "owner", step: "resumed", peer: pid });
   }
 
   /** Why it came to nothing; `null`: the successor owns. */
@@ -234,22 +242,24 @@ export class Offer {
 
   async #goOn(channel: Channel, reason: string, pid: number): Promise<void> {
     trySend(channel, { type: "broken", reason, busy: this.#closing.signal.aborted });
-    process.emitWarning(
-      `the gateway was not handed over to pid ${pid}, and goes on here: ${reason}`,
-      "GatewayLockWarning",
-    );
+    warn(`the gateway was not handed over to pid ${pid}, and goes on here: ${reason}`);
     try {
       // A successor that was about to begin has put its own there.
       if (!this.#closing.signal.aborted && inodeAt(this.#path) !== this.#inode) {
         native().closeSocket(this.#fd);
         this.#open();
       }
-      await this.#estate.resume();
     } catch (error) {
-      process.emitWarning(`the gateway does not serve any more: ${reasonOf(error)}`, "GatewayLockWarning");
+      warn(`the gateway can't be handed over any more: ${reasonOf(error)}`);
     }
-    tellStep({ role: "owner", step: "resumed", peer: pid });
+    await this.#estate
+      .resume()
+      .catch((error: unknown) => warn(`the gateway does not serve any more: ${reasonOf(error)}`));
   }
+}
+
+function warn(message: string): void {
+  process.emitWarning(message, "GatewayLockWarning");
 }
 
 function inodeAt(path: string): bigint | undefined {

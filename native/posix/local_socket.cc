@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "local_system.h"
-#include "poll_wait.h"
 
 namespace gateway_lock {
 namespace {
@@ -145,21 +144,5 @@ Result<bool> TakeBaton(const FileHandle& baton) noexcept {
   if (size == -1) return Failure{errno, "read"};
   return size == 1;
 }
-
-struct SocketWait::State {
-  std::unique_ptr<PollWait> wait;
-};
-
-SocketWait::SocketWait() noexcept = default;
-SocketWait::~SocketWait() = default;
-
-Result<Done> SocketWait::Start(const SocketHandle& socket, Notify notify, void* context) noexcept {
-  Result<std::unique_ptr<PollWait>> started = PollWait::Start(socket.raw(), notify, context);
-  if (!started.ok()) return started.failure();
-  state_.reset(new State{std::move(started.value())});
-  return Done{};
-}
-
-bool SocketWait::ended() const noexcept { return state_ != nullptr && state_->wait->ended(); }
 
 }  // namespace gateway_lock

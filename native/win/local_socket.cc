@@ -30,13 +30,4 @@ Result<FileHandle> MakeBaton() noexcept { return kUnsupported; }
 
 Result<bool> TakeBaton(const FileHandle&) noexcept { return kUnsupported; }
 
-struct SocketWait::State {};
-
-SocketWait::SocketWait() noexcept = default;
-SocketWait::~SocketWait() = default;
-
-Result<Done> SocketWait::Start(const SocketHandle&, Notify, void*) noexcept { return kUnsupported; }
-
-bool SocketWait::ended() const noexcept { return false; }
-
 }  // namespace gateway_lock

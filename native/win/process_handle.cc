@@ -1,12 +1,9 @@
-// Windows' own handles of processes: a process keeps its number for as long as anybody has one. The system's thread pool waits
-// for the end.
+// Windows' own handles of processes: a process keeps its number for as long as anybody has one.
 
 #include "../process_handle.h"
 
 #include <errno.h>
 #include <windows.h>
-
-#include <atomic>
 
 #include "errors.h"
 
@@ -41,39 +38,5 @@ Result<Done> SignalProcess(const FileHandle& process, int signal) noexcept {
   // It has ended meanwhile: that is denied too.
   return WaitForSingleObject(Native(process), 0) == WAIT_OBJECT_0 ? Failure{ESRCH, "TerminateProcess"} : failure;
 }
-
-struct ExitWait::State {
-  Notify notify;
-  void* context;
-  PTP_WAIT wait;
-  std::atomic<bool> ended{false};
-
-  ~State() {
-    if (wait == nullptr) return;
-    SetThreadpoolWait(wait, nullptr, nullptr);
-    WaitForThreadpoolWaitCallbacks(wait, TRUE);
-    CloseThreadpoolWait(wait);
-  }
-
-  static void CALLBACK OnEnd(PTP_CALLBACK_INSTANCE, void* context, PTP_WAIT, TP_WAIT_RESULT) noexcept {
-    auto* self = static_cast<State*>(context);
-    self->ended.store(true);
-    self->notify(self->context);
-  }
-};
-
-ExitWait::ExitWait() noexcept = default;
-ExitWait::~ExitWait() = default;
-
-Result<Done> ExitWait::Start(const FileHandle& process, Notify notify, void* context) noexcept {
-  std::unique_ptr<State> state(new State{notify, context, nullptr});
-  state->wait = CreateThreadpoolWait(State::OnEnd, state.get(), nullptr);
-  if (state->wait == nullptr) return LastFailure("CreateThreadpoolWait");
-  SetThreadpoolWait(state->wait, Native(process), nullptr);
-  state_ = std::move(state);
-  return Done{};
-}
-
-bool ExitWait::ended() const noexcept { return state_ != nullptr && state_->ended.load(); }
 
 }  // namespace gateway_lock

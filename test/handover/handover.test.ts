@@ -294,6 +294,67 @@ describe("a handover that comes to nothing", () => {
     expect(old.handedOver.aborted).toBe(false);
   });
 
+  it("keeps a server waiting that comes in the middle of it", async () => {
+    const options = await heirs();
+    const old: Gateway = await acquire({
+      ...options,
+      handover: {
+        onHandover: () => {
+          listening = old.listen(serving("old"));
+          throw new Error("no");
+        },
+      },
+    });
+    let listening: Promise<void> | undefined;
+    expect((await refusalOf(options)).message).toMatch(/: no$/);
+    await listening;
+    expect(await bodyOf(options.port)).toBe("old");
+
+    const next = await acquire({ ...options, stateDir: temporaryDirectory(), port: await freePort() });
+    const drained = reached("owner", "drained");
+    const successor = acquire({ ...options, stateDir: next.owner.stateDir ?? "", port: next.port });
+    await drained;
+    const error = await next.listen(serving("next")).catch((refused: unknown) => refused);
+    expect(error).toMatchObject({ code: "HANDOFF_FAILED", message: expect.stringContaining("handed over to pid") });
+    await successor;
+  });
+
+  it("lets the application do in onResume what it likes: serve anew, or close the gateway", async () => {
+    const options = await heirs();
+    let server: Server;
+    const old: Gateway = await acquire({
+      ...options,
+      handover: {
+        onHandover: async () => {
+          await stop(server);
+          throw new Error("no");
+        },
+        onResume: async () => {
+          if ((await refusalOf({ ...options, handover: undefined })).code !== "ALREADY_LISTENING") return;
+          server = await served(old, "again");
+        },
+      },
+    });
+    server = await served(old, "old");
+    const resumed = reached("owner", "resumed");
+    await refusalOf(options);
+    await resumed;
+    expect(await bodyOf(options.port)).toBe("again");
+
+    const other = await heirs();
+    const fails = () => {
+      throw new Error("no");
+    };
+    const closing: Gateway = await acquire({
+      ...other,
+      handover: { onHandover: fails, onResume: () => closing.close() },
+    });
+    const closed = reached("owner", "resumed");
+    await refusalOf(other);
+    await closed;
+    expectNothingLeft(other.stateDir);
+  });
+
   it("with a server that was closed in the last words, leaves the port to the next one", async () => {
     const options = await heirs();
     let server: Server;
