@@ -105,6 +105,31 @@ describe("a handover", () => {
     successor.assertCurrent();
   });
 
+  it("leaves lock files and record to the successor, though the owner exits or writes in the middle of it", async () => {
+    const options = await heirs();
+    const { stateDir, port } = options;
+    const exiting = startFixture("handover-gateway.mjs", {
+      options: { stateDir, port },
+      stopAt: "owner sent",
+      signal: "exit",
+    });
+    await exiting.next("acquired");
+    const files = lockFilesIn(stateDir);
+    const inodes = () => files.map((name) => lstatSync(join(stateDir, "locks", name)).ino);
+    const before = inodes();
+    const successor = await acquire(options);
+    await exiting.exited;
+    expect(lockFilesIn(stateDir)).toEqual(files);
+    // All but the socket's, which is the successor's own.
+    expect(inodes().slice(0, 2)).toEqual(before.slice(0, 2));
+
+    const written = reached("owner", "confirmed", () => successor.update({ metadata: { late: true } }));
+    const next = await acquire({ ...options, metadata: { generation: 3 } });
+    await written;
+    const { record } = readOwner(next.lockPaths[0] ?? "");
+    expect(record).toMatchObject({ ownerId: next.owner.ownerId, metadata: { generation: 3 } });
+  });
+
   it("goes to and fro forty times, and leaves no descriptor and no thread", async () => {
     const options = await heirs({ reserve: [await freePort()] });
     const threads = () => readdirSync("/proc/self/task").length;

@@ -186,6 +186,18 @@ describe("a successor", () => {
     expect((await refusal).message).toContain(`it has not given the state directory ${options.stateDir}`);
   });
 
+  it("keeps descriptors apart from what was said before them, in one breath", async () => {
+    const options = await heirs();
+    const peer = await impostor(options.stateDir);
+    const successor = acquire(options);
+    await peer.next("said");
+    const progress = JSON.stringify({ type: "progress", requests: 1 });
+    peer.send(`say ${progress}\nsay ${progress}\ngive [["lock", "${options.stateDir}"], ["baton", null]]`);
+    await peer.next("said");
+    await peer.kill();
+    (await successor).assertCurrent();
+  });
+
   it("takes nothing without a baton, or with two", async () => {
     for (const batons of ['["lock", "/"]', '["baton", null], ["baton", null]']) {
       const options = await heirs();

@@ -19,13 +19,14 @@ export async function acquire(options: GatewayOptions): Promise<Gateway> {
   return gateway;
 }
 
-/** Resolves when a side has come to a step. */
-export function reached(role: HandoverStep["role"], step: HandoverStep["step"]): Promise<void> {
+/** Resolves when a side has come to a step; `then` is done right there. */
+export function reached(role: HandoverStep["role"], step: HandoverStep["step"], then = () => {}): Promise<void> {
   return new Promise((resolve) => {
     const onStep = (told: unknown) => {
       const { role: who, step: where } = told as HandoverStep;
       if (who !== role || where !== step) return;
       unsubscribe(STEP_CHANNEL, onStep);
+      then();
       resolve();
     };
     subscribe(STEP_CHANNEL, onStep);
