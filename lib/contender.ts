@@ -14,6 +14,7 @@ import {
   reasonOf,
   systemError,
 } from "./errors.ts";
+import { HOOK_LIMIT } from "./handover/protocol.ts";
 import { type Bequest, NoOffer, requestHandover } from "./handover/request.ts";
 import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
@@ -53,6 +54,10 @@ export interface Contest {
   readonly waited: boolean;
   /** Called when a wait begins, with what the record says of who is waited for. */
   readonly onWait: (owner: OwnerRecord | null) => void;
+  /** When to stop waiting, on the clock of performance.now(), in ms. Default: after the options' `timeout`. */
+  readonly deadline?: number;
+  /** Why the owner, who was asked already, does not hand over. */
+  readonly refusal?: NoOffer | null;
 }
 
 /**
@@ -72,11 +77,10 @@ export async function contend(
   contest: Contest,
 ): Promise<Won> {
   const { timeout, signal, scheme } = options;
-  const deadline = performance.now() + timeout;
+  const { deadline = performance.now() + timeout } = contest;
   let granted: FileLock | null = null;
-  let { waited } = contest;
+  let { waited, refusal = null } = contest;
   let settling = 0;
-  let refusal: NoOffer | null = null;
   for (;;) {
     const { resources, locks } = tryAll(options, { granted, inherited }, chronicle);
     granted = null;
@@ -90,7 +94,10 @@ export async function contend(
     if (options.handover !== null && (refusal === null || refusal.passes)) {
       const asked = await ask(locks, options, resources, chronicle);
       if (asked === null) {
+        // It has died over that. What it has left behind, a program that it was about to end say, may take a moment.
         waited = true;
+        granted = await waitForLock(locks.held, { deadline: performance.now() + HOOK_LIMIT, signal });
+        refusal = new NoOffer("it has ended, and somebody else has its lock", { passes: true });
         continue;
       }
       if (!(asked instanceof NoOffer)) return { ...asked, waited: true };

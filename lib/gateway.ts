@@ -6,18 +6,10 @@ import type { Server } from "node:net";
 import { hostname } from "node:os";
 import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contender.ts";
 import { Chronicle } from "./diagnostics.ts";
-import {
-  codeOf,
-  formatUrl,
-  type GatewayLockError,
-  handOffFailed,
-  handoverFailed,
-  lockFailed,
-  lockLost,
-  reasonOf,
-} from "./errors.ts";
+import { codeOf, formatUrl, type GatewayLockError, handOffFailed, lockFailed, lockLost, reasonOf } from "./errors.ts";
 import { type Estate, Offer } from "./handover/offer.ts";
 import { socketPathOf } from "./handover/protocol.ts";
+import { NoOffer } from "./handover/request.ts";
 import { activatedSockets, type Descriptors, Inheritance } from "./inheritance.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
 import { claimPorts } from "./listener/claim.ts";
@@ -115,12 +107,22 @@ export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: C
 
 export async function acquire(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Gateway> {
   const inheritance = Inheritance.find();
+  const deadline = performance.now() + options.timeout;
+  let refusal: NoOffer | null = null;
   try {
-    const won = await contend(options, inheritance, chronicle, contest);
-    const legacy = won.locks.isInherited && won.bequest === null ? inheritance : null;
-    const gateway = await bindAndPublish(won, legacy, options, chronicle);
-    legacy?.keep(() => gateway.republish());
-    return gateway;
+    for (;;) {
+      const won = await contend(options, inheritance, chronicle, { ...contest, deadline, refusal });
+      try {
+        const legacy = won.locks.isInherited && won.bequest === null ? inheritance : null;
+        const gateway = await bindAndPublish(won, legacy, options, chronicle);
+        legacy?.keep(() => gateway.republish());
+        return gateway;
+      } catch (error) {
+        if (won.bequest === null || options.signal?.aborted) throw error;
+        // Whoever has time left waits for the owner to leave.
+        refusal = new NoOffer(reasonOf(error), { cause: error });
+      }
+    }
   } catch (error) {
     inheritance?.giveBack();
     throw error;
@@ -151,19 +153,26 @@ async function bindAndPublish(
     // What `gateway-lock run` has kept, and nobody asks for, is given back when the claim is complete.
     for (const { fd } of inherited.leftOver) inheritance?.use(fd);
     if (bequest === null) warnOfUnused(inherited);
-    await bequest?.take();
+    if (bequest !== null) {
+      await bequest.take();
+      // Until the predecessor knows it, it may yet go on, with these files.
+      locks.share();
+    }
     const gateway = new Gateway(locks, ports, fields, options, chronicle);
-    await bequest?.confirm();
+    if (bequest !== null) {
+      bequest.confirm();
+      locks.unshare();
+      await bequest.released();
+    }
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
     return gateway;
   } catch (error) {
     ports?.close();
-    if (inheritance !== null || bequest !== null) locks.share(); // they are the parent's still, or the predecessor's
+    if (inheritance !== null) locks.share(); // they are the parent's still
     locks.release();
-    if (bequest === null) throw error;
-    bequest.giveBack(reasonOf(error));
-    throw handoverFailed(reasonOf(error), { cause: error });
+    bequest?.giveBack(reasonOf(error));
+    throw error;
   }
 }
 
@@ -255,6 +264,8 @@ export class Gateway {
   /** While a successor may be the owner, or is. */
   #isSuspended = false;
   #successor: number | null = null;
+  /** Those that are just going on. */
+  readonly #handOffs = new Set<Promise<void>>();
   #watch: NodeJS.Timeout;
   readonly #chronicle: Chronicle;
   #fields: OwnerFields;
@@ -322,13 +333,19 @@ export class Gateway {
   async listen(server: Server, port: number = this.port): Promise<void> {
     checkPort("port", port);
     const where = { host: this.host, port };
-    await this.#offer?.settled();
+    if (this.#offer?.isOpen) await this.#offer.settled();
     this.#refuseToServe(where);
     const listener = this.#ports.get(port);
     if (listener === undefined) throw handOffFailed(`port ${port} is not part of this claim`, where);
-    await listener.serve(server, () => {
+    const serving = listener.serve(server, () => {
       if (port === this.port) this.#onServerStop();
     });
+    this.#handOffs.add(serving);
+    try {
+      await serving;
+    } finally {
+      this.#handOffs.delete(serving);
+    }
   }
 
   /**
@@ -362,6 +379,7 @@ export class Gateway {
    */
   ready(): void {
     if (this.#isClosing) return;
+    this.#ports.turnAwayUnserved();
     this.#publish({ phase: "ready" });
     notifySystemd({ READY: "1", STATUS: `ready: ${this.url}` });
   }
@@ -467,11 +485,12 @@ export class Gateway {
   }
 
   /** @internal Lets go of all of it and deletes nothing: somebody else has the same claim. */
-  leave(event: "release" | "handover" = "release"): void {
+  leave(event: "release" | "handover" = "release", unused: readonly number[] = []): void {
     this.#isClosing = true;
     clearInterval(this.#watch);
     this.#ports.close();
     this.#locks.share();
+    this.#locks.disown(unused);
     this.#locks.release();
     this.#chronicle.tell(event);
     this.#closing ??= Promise.resolve();
@@ -480,7 +499,7 @@ export class Gateway {
 
   async #shutDown(): Promise<void> {
     this.#isClosing = true;
-    await this.#offer?.close();
+    if (this.#offer !== null) await this.#offer.close();
     if (this.#successor !== null) return;
     this.#tryPublish({ phase: "stopping" });
     notifyStopping(this, `stopping: ${this.url}`);
@@ -521,7 +540,7 @@ export class Gateway {
 
   #refuseToServe(where: { readonly host: string; readonly port: number }): void {
     if (this.#isClosing) throw handOffFailed(this.#whyNot(), where);
-    if (this.#isSuspended) throw handOffFailed("the gateway is just being handed over to a successor", where);
+    if (this.#offer?.isOpen) throw handOffFailed("the gateway is just being handed over to a successor", where);
   }
 
   #whyNot(): string {
@@ -545,6 +564,7 @@ export class Gateway {
         phase = this.#fields.phase;
         this.#tryPublish({ phase: "stopping" });
         notifySystemd({ STATUS: `being handed over: ${this.url}` });
+        if (this.#handOffs.size > 0) await Promise.allSettled(this.#handOffs);
         await ports.quiesce(signal);
       },
       finish: async () => {
@@ -558,29 +578,34 @@ export class Gateway {
         wasShared = locks.isShared;
         locks.share();
       },
-      resume: async () => {
+      takeBack: () => {
         if (this.#isSuspended) {
           this.#isSuspended = false;
           if (!wasShared) locks.unshare();
           this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
         }
         if (this.#isClosing) return ports.closeServers();
-        if (phase !== undefined) this.#tryPublish({ phase });
+        // Written in any case: a successor may have written its own. What has happened meanwhile counts.
+        this.#tryPublish(phase !== undefined && this.#fields.phase === "stopping" ? { phase } : {});
         phase = undefined;
         notifySystemd({ STATUS: `${this.#fields.phase}: ${this.url}` });
-        await ports.resume();
       },
-      resumed: async () => {
-        const isToBeTold = wasAsked && !this.#isClosing;
+      resume: async () => {
+        const isToBeTold = wasAsked;
         wasAsked = false;
-        if (isToBeTold) await hooks.onResume?.();
+        try {
+          if (isToBeTold && !this.#isClosing) await hooks.onResume?.();
+        } finally {
+          if (this.#isClosing) ports.closeServers();
+          else await ports.resume();
+        }
       },
-      release: (pid) => {
+      release: (pid, unused) => {
         this.#successor = pid;
         notifyMainProcess(pid);
         notifyGone(this);
         ports.closeServers();
-        this.leave("handover");
+        this.leave("handover", unused);
         this.#handedOver.abort(new Error(this.#whyNot()));
       },
     };
@@ -593,9 +618,10 @@ export class Gateway {
   }
 
   #look(): void {
-    if (this.#loss !== null || this.#locks.isCurrent) return;
+    if (this.#loss !== null) return;
     try {
-      this.#locks.assertCurrent();
+      if (!this.#locks.isCurrent) this.#locks.assertCurrent();
+      this.#offer?.look();
     } catch (error) {
       this.#loss = error as GatewayLockError;
       clearInterval(this.#watch);

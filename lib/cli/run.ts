@@ -157,7 +157,11 @@ class Succession {
       this.#child?.kill("SIGTERM");
       await this.#exited;
     },
-    onResume: (): void => this.#resume(),
+    onResume: (): void => {
+      // A program that has not ended goes on, and its end will be its own.
+      if (this.#child?.exitCode === null && this.#child.signalCode === null) this.#hasBegun = false;
+      this.#resume();
+    },
   };
 
   begin(child: ChildProcess, exited: Promise<unknown>): void {

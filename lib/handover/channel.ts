@@ -6,8 +6,9 @@ import { callAt, type Limits, onAbort } from "../lock/wait.ts";
 import { isFailure, type LocalMessage, type NativeFailure, native, type Peer } from "../native.ts";
 import type { Message } from "./protocol.ts";
 
-/** No message of ours is longer. */
+/** No message of ours is longer, and no more than this many are waited with. */
 const MAX_MESSAGE_BYTES = 65536;
+const MAX_UNREAD = 100;
 
 /** What was received, and the descriptors that came with it, which are the receiver's to close. */
 export interface Delivery {
@@ -65,16 +66,27 @@ export class Channel {
   }
 
   /**
-   * Never waits: what is said here is short, and answered.
+   * Never waits: what is said here is short, and answered. Also when nothing can be received any more.
    *
    * @throws EndOfChannel; SystemError
    */
   send(message: Message, descriptors: readonly number[] = []): void {
     const data = Buffer.from(`${JSON.stringify(message)}\n`);
-    const sent = this.#end === null ? native().sendLocal(this.#fd, data, descriptors) : null;
+    const sent = native().sendLocal(this.#fd, data, descriptors);
     if (sent === data.length) return;
-    if (sent === null || (isFailure(sent) && GONE.has(sent.errno))) throw new EndOfChannel();
-    throw isFailure(sent) ? failed(sent) : new Error("the other process does not read what it is told");
+    if (isFailure(sent)) throw GONE.has(sent.errno) ? new EndOfChannel() : failed(sent);
+    throw new Error("the other process does not read what it is told");
+  }
+
+  /**
+   * The next message, where no descriptors are expected.
+   *
+   * @throws as `receive`
+   */
+  async expect(limits: Limits): Promise<Message> {
+    const { message, descriptors } = await this.receive(limits);
+    closeAll(descriptors);
+    return message;
   }
 
   /** @throws EndOfChannel, Silence; `signal.reason`; SystemError; Error if what came is no message */
@@ -109,16 +121,13 @@ export class Channel {
     if (isFailure(failure)) this.#stop(failed(failure));
   }
 
+  /** A little at a time: whoever talks without end is not to keep this process from anything. */
   #read(): void {
-    while (this.#end === null) {
-      const received = native().receiveLocal(this.#fd);
-      if (isFailure(received)) {
-        if (received.errno === constants.errno.EAGAIN) this.#listen();
-        else this.#stop(GONE.has(received.errno) ? new EndOfChannel() : failed(received));
-        break;
-      }
-      this.#take(received);
-    }
+    const received = native().receiveLocal(this.#fd);
+    if (!isFailure(received)) this.#take(received);
+    else if (received.errno !== constants.errno.EAGAIN)
+      this.#stop(GONE.has(received.errno) ? new EndOfChannel() : failed(received));
+    if (this.#end === null) this.#listen();
     this.#wake();
   }
 
@@ -135,7 +144,8 @@ export class Channel {
         this.#inbox.push({ message, descriptors: this.#descriptors.splice(0, count) });
       else this.#stop(new Error("the other process says what can't be understood"));
     }
-    if (this.#text.length > MAX_MESSAGE_BYTES) this.#stop(new Error("what the other process says has no end"));
+    if (this.#text.length > MAX_MESSAGE_BYTES || this.#inbox.length > MAX_UNREAD)
+      this.#stop(new Error("what the other process says has no end"));
   }
 
   #stop(end: Error): void {

@@ -1,7 +1,8 @@
 // The owner's side: listens for a successor, makes room, gives everything away, and goes on if that comes to nothing.
 
 import { lstatSync, unlinkSync } from "node:fs";
-import { reasonOf, systemError } from "../errors.ts";
+import { constants } from "node:os";
+import { printable, reasonOf, systemError } from "../errors.ts";
 import type { Descriptors } from "../inheritance.ts";
 import { callAt, onAbort } from "../lock/wait.ts";
 import { isFailure, native } from "../native.ts";
@@ -10,6 +11,7 @@ import { Channel, EndOfChannel } from "./channel.ts";
 import {
   type Broken,
   CHECK_LIMIT,
+  type Confirmed,
   DRAIN_LIMIT,
   HELLO_LIMIT,
   HOOK_LIMIT,
@@ -20,6 +22,8 @@ import {
   PROTOCOL,
 } from "./protocol.ts";
 import { tellStep } from "./steps.ts";
+
+const RETRY_INTERVAL = 100; // ms
 
 /** What is given away, and what becomes of it meanwhile. */
 export interface Estate {
@@ -34,12 +38,12 @@ export interface Estate {
   finish(): Promise<void>;
   /** From here on it may be another one's: nothing is written or deleted. */
   suspend(): void;
-  /** It is ours as before, and serves. */
+  /** It is ours as before. */
+  takeBack(): void;
+  /** The application hears of that, and then it serves again. */
   resume(): Promise<void>;
-  /** The application is told so. */
-  resumed(): Promise<void>;
-  /** It is the process `pid`'s. */
-  release(pid: number): void;
+  /** It is the process `pid`'s, but for these locks. */
+  release(pid: number, unused: readonly number[]): void;
 }
 
 /** Why a handover came to nothing. */
@@ -55,6 +59,7 @@ export class Offer {
   #fd = -1;
   /** Of the name at the path. */
   #inode: bigint | undefined;
+  #hasWarned = false;
   #isBusy = false;
   #current: Promise<void> | null = null;
 
@@ -72,8 +77,13 @@ export class Offer {
   /** Resolves when a handover that is under way has come to an end; it is broken off where that is still possible. */
   async close(): Promise<void> {
     this.#closing.abort(new BrokenOff("the gateway is being closed"));
-    native().closeSocket(this.#fd);
+    this.#stop();
     await this.#current;
+  }
+
+  #stop(): void {
+    if (this.#fd !== -1) native().closeSocket(this.#fd);
+    this.#fd = -1;
   }
 
   #open(): void {
@@ -86,24 +96,51 @@ export class Offer {
     this.#listen();
   }
 
-  /** Resolves when a handover that is under way has come to an end. */
+  /** Resolves when it is known what became of a handover that is under way. */
   async settled(): Promise<void> {
     await this.#current;
   }
 
+  /** A handover is under way, and it is not known yet what will become of it. */
+  get isOpen(): boolean {
+    return this.#current !== null;
+  }
+
+  /** Whether the name is there; somebody may have deleted it, or a successor that was about to begin has put its own there. */
+  look(): void {
+    if (this.#isBusy || this.#closing.signal.aborted) return;
+    if (this.#fd !== -1 && inodeAt(this.#path) === this.#inode) return;
+    this.#stop();
+    try {
+      this.#open();
+    } catch (error) {
+      this.#warnOnce(reasonOf(error)); // and it is tried again when somebody looks the next time
+    }
+  }
+
   #listen(): void {
+    if (this.#fd === -1) return;
     const failure = native().awaitSocket(this.#fd, () => this.#accept());
-    if (isFailure(failure) && !this.#closing.signal.aborted)
-      warn(`the gateway can't be handed over any more: ${systemError(failure, "the handover socket").message}`);
+    if (!isFailure(failure)) return;
+    this.#warnOnce(systemError(failure, "the handover socket").message);
+    this.#listenLater();
+  }
+
+  /** Where there are too many descriptors or threads: whoever has connected is still there then. */
+  #listenLater(): void {
+    setTimeout(() => this.#listen(), RETRY_INTERVAL).unref();
   }
 
   #accept(): void {
-    for (;;) {
-      const fd = native().acceptLocal(this.#fd);
-      if (isFailure(fd)) break; // EAGAIN, or one that is gone again
-      void this.#receive(new Channel(fd));
-    }
-    this.#listen();
+    const fd = native().acceptLocal(this.#fd);
+    if (!isFailure(fd)) void this.#receive(new Channel(fd));
+    if (isFailure(fd) && fd.errno !== constants.errno.EAGAIN) this.#listenLater();
+    else this.#listen();
+  }
+
+  #warnOnce(reason: string): void {
+    if (!this.#hasWarned) warn(`the gateway can't be handed over: ${reason}`);
+    this.#hasWarned = true;
   }
 
   async #receive(channel: Channel): Promise<void> {
@@ -125,7 +162,7 @@ export class Offer {
     const own = process.geteuid?.();
     if (user !== own) return refuse(`the successor runs as user ${user}, and the owner as user ${own}`);
     const limits = { deadline: performance.now() + HELLO_LIMIT, signal: this.#closing.signal };
-    const { message } = await channel.receive(limits);
+    const message = await channel.expect(limits);
     if (message.type !== "hello") return refuse("the successor does not say hello");
     if (message.protocol !== PROTOCOL)
       return refuse(
@@ -134,42 +171,46 @@ export class Offer {
     if (this.#isBusy) return refuse("it is being handed over to another successor already", true);
     this.#isBusy = true;
     const reason = await this.#estate.refuse(pid).catch(reasonOf);
-    if (reason === null) return null;
+    const isClosing = this.#closing.signal.aborted;
+    if (reason === null && !isClosing) return null;
     this.#isBusy = false;
-    return refuse(reason);
+    return isClosing ? refuse(reasonOf(this.#closing.signal.reason), true) : refuse(reason as string);
   }
 
   async #handOver(channel: Channel, pid: number): Promise<void> {
     tellStep({ role: "owner", step: "asked", peer: pid });
-    let failure: string | null = null;
-    this.#current = (async () => {
-      failure = await this.#attempt(channel, pid);
-      if (failure === null) this.#letGo(channel, pid);
-      else await this.#goOn(channel, failure, pid);
-    })();
-    await this.#current;
+    const attempt = this.#attempt(channel, pid).then((end) => {
+      if (typeof end !== "string") this.#letGo(channel, pid, end);
+      else this.#takeBack(channel, pid, end);
+      return end;
+    });
+    this.#current = attempt.then(() => {});
+    const end = await attempt;
     this.#current = null;
+    if (typeof end !== "string") return;
+    // By now the application may close the gateway, or serve anew.
+    await this.#estate
+      .resume()
+      .catch((error: unknown) => warn(`after a handover that was broken off: ${reasonOf(error)}`));
     this.#isBusy = false;
-    if (failure === null) return;
-    // Not before: the application may close the gateway there, or serve anew.
-    await this.#estate.resumed().catch((error: unknown) => warn(`onResume has failed: ${reasonOf(error)}`));
+    this.look();
     tellStep({ role: "owner", step: "resumed", peer: pid });
   }
 
-  /** Why it came to nothing; `null`: the successor owns. */
-  async #attempt(channel: Channel, pid: number): Promise<string | null> {
+  /** Why it came to nothing; or the successor owns, and these of the locks it has no use for. */
+  async #attempt(channel: Channel, pid: number): Promise<string | readonly number[]> {
     let baton: number | null = null;
     try {
       channel.send({ type: "draining", protocol: PROTOCOL, version: packageVersion() });
       await this.#makeRoom(channel, pid);
       baton = makeBaton();
       this.#estate.suspend();
-      await this.#give(channel, baton, pid);
-      return isThere(baton) ? "the successor has confirmed what it had not taken" : null;
+      const unused = await this.#give(channel, baton, pid);
+      return isThere(baton) ? "the successor has confirmed what it had not taken" : unused;
     } catch (error) {
-      // Whoever closes its end does not own, or is dead. Of who says nothing, the baton knows.
+      // A successor that owns does not close its end. Of one that says nothing, the baton knows.
       const isOurs = baton === null || error instanceof EndOfChannel || isThere(baton);
-      return isOurs ? reasonOf(error) : null;
+      return isOurs ? reasonOf(error) : [];
     } finally {
       if (baton !== null) native().closeFile(baton);
     }
@@ -193,6 +234,7 @@ export class Offer {
       await estate.quiesce(signal);
       stopTimer();
       tellStep({ role: "owner", step: "drained", peer: pid });
+      signal.throwIfAborted();
       await within(HOOK_LIMIT, estate.finish(), closing);
       tellStep({ role: "owner", step: "written", peer: pid });
       signal.throwIfAborted();
@@ -202,12 +244,13 @@ export class Offer {
     }
   }
 
-  async #give(channel: Channel, baton: number, pid: number): Promise<void> {
+  /** @returns the locks that the successor has no use for */
+  async #give(channel: Channel, baton: number, pid: number): Promise<readonly number[]> {
     const { listeners, guards, locks, shared } = this.#estate.descriptors();
-    const all: (readonly [number, Kind | "shared"])[] = [
+    const all: (readonly [number, Kind])[] = [
       ...locks.map((fd) => [fd, "lock"] as const),
-      ...listeners.map((fd) => [fd, shared.includes(fd) ? "shared" : "listener"] as const),
-      ...guards.map((fd) => [fd, "guard"] as const),
+      ...listeners.map((fd) => [fd, shared.includes(fd) ? "shared-listener" : "listener"] as const),
+      ...guards.map((fd) => [fd, shared.includes(fd) ? "shared-guard" : "guard"] as const),
       [baton, "baton"],
     ];
     for (let first = 0; first < all.length; first += MAX_DESCRIPTORS) {
@@ -221,40 +264,31 @@ export class Offer {
       await this.#expect("received", channel);
     }
     tellStep({ role: "owner", step: "sent", peer: pid });
-    await this.#expect("confirmed", channel);
+    const { unused } = (await this.#expect("confirmed", channel)) as Confirmed;
+    return locks.filter((_, index) => Array.isArray(unused) && unused.includes(index));
   }
 
-  async #expect(type: Message["type"], channel: Channel): Promise<void> {
+  async #expect(type: Message["type"], channel: Channel): Promise<Message> {
     const deadline = performance.now() + CHECK_LIMIT;
-    const { message } = await channel.receive({ deadline, signal: this.#closing.signal });
+    const message = await channel.expect({ deadline, signal: this.#closing.signal });
     if (message.type === "broken") throw new EndOfChannel(message.reason);
     if (message.type !== type) throw new BrokenOff("the successor says what it should not");
+    return message;
   }
 
-  #letGo(channel: Channel, pid: number): void {
+  #letGo(channel: Channel, pid: number, unused: readonly number[]): void {
     tellStep({ role: "owner", step: "confirmed", peer: pid });
     this.#closing.abort(new BrokenOff("the gateway has been handed over"));
-    native().closeSocket(this.#fd);
-    this.#estate.release(pid);
+    this.#stop();
+    this.#estate.release(pid, unused);
     trySend(channel, { type: "released" });
     tellStep({ role: "owner", step: "released", peer: pid });
   }
 
-  async #goOn(channel: Channel, reason: string, pid: number): Promise<void> {
+  #takeBack(channel: Channel, pid: number, reason: string): void {
     trySend(channel, { type: "broken", reason, busy: this.#closing.signal.aborted });
-    warn(`the gateway was not handed over to pid ${pid}, and goes on here: ${reason}`);
-    try {
-      // A successor that was about to begin has put its own there.
-      if (!this.#closing.signal.aborted && inodeAt(this.#path) !== this.#inode) {
-        native().closeSocket(this.#fd);
-        this.#open();
-      }
-    } catch (error) {
-      warn(`the gateway can't be handed over any more: ${reasonOf(error)}`);
-    }
-    await this.#estate
-      .resume()
-      .catch((error: unknown) => warn(`the gateway does not serve any more: ${reasonOf(error)}`));
+    warn(`the gateway was not handed over to pid ${pid}, and goes on here: ${printable(reason)}`);
+    this.#estate.takeBack();
   }
 }
 
@@ -263,7 +297,11 @@ function warn(message: string): void {
 }
 
 function inodeAt(path: string): bigint | undefined {
-  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
+  try {
+    return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
+  } catch {
+    return undefined;
+  }
 }
 
 function makeBaton(): number {

@@ -14,8 +14,9 @@
 //   confirmed                          →                                  lets go, and deletes nothing
 //                                      ←        released
 //
-// Who holds the baton owns. The owner that is kept waiting takes it back, and goes on; if it is gone, the successor owns. Whoever stops
-// says so (`broken`) before it closes: an end without a word is a death, and leaves everything to the other side, if that has it complete.
+// Who has taken the baton owns. An owner that is kept waiting takes it back, and goes on; if it is gone, the successor owns, and nobody who has not
+// taken it ever does. Only the owner knows one thing more: a successor that owns never closes the channel first. So if it ends before `confirmed`, the
+// successor is dead or has given up, and the owner goes on, wherever the baton is.
 
 /** It changes when one side could not understand the other. */
 export const PROTOCOL = 1;
@@ -46,6 +47,8 @@ export interface Received {
 
 export interface Confirmed {
   readonly type: "confirmed";
+  /** Which of the locks it has no use for, as they were counted in the claim: their files go with the owner. */
+  readonly unused: readonly number[];
 }
 
 /** One side gives up, and touches nothing any more that it has of the other. */
@@ -68,13 +71,13 @@ export interface Progress {
   readonly requests: number;
 }
 
-/** What a descriptor is for. */
-export type Kind = "lock" | "listener" | "guard" | "baton";
+/** What a descriptor is for. By a shared socket a supervisor listens too. */
+export type Kind = "lock" | "listener" | "guard" | "shared-listener" | "shared-guard" | "baton";
 
 export interface Claim {
   readonly type: "claim";
-  /** In the order of the descriptors that come with it. A shared listener is a supervisor's too. */
-  readonly kinds: readonly (Kind | "shared")[];
+  /** In the order of the descriptors that come with it. */
+  readonly kinds: readonly Kind[];
   /** Whether there is another one to come. */
   readonly more: boolean;
 }

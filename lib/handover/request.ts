@@ -3,10 +3,9 @@
 import { codeOf, reasonOf } from "../errors.ts";
 import type { PassedSockets } from "../inheritance.ts";
 import type { InheritedLocks } from "../lock/file-lock.ts";
-import type { Limits } from "../lock/wait.ts";
 import { native } from "../native.ts";
 import { packageVersion } from "../version.ts";
-import { Channel, closeAll, type Delivery, EndOfChannel, Silence } from "./channel.ts";
+import { Channel, closeAll, EndOfChannel } from "./channel.ts";
 import { type Kind, PROTOCOL, RELEASE_LIMIT, SILENCE, socketPathOf } from "./protocol.ts";
 import { tellStep } from "./steps.ts";
 
@@ -22,14 +21,17 @@ export class NoOffer extends Error {
   }
 }
 
+type Given = readonly [fd: number, kind: Kind];
+
 /** Everything that the owner has given. It still is the owner's, until `take`. */
 export class Bequest implements InheritedLocks {
   readonly #channel: Channel;
-  readonly #descriptors: readonly (readonly [fd: number, kind: Kind | "shared"])[];
+  readonly #descriptors: readonly Given[];
   readonly #baton: number;
+  readonly #used = new Set<number>();
   #isConfirmed = false;
 
-  constructor(channel: Channel, descriptors: readonly (readonly [number, Kind | "shared"])[]) {
+  constructor(channel: Channel, descriptors: readonly Given[]) {
     this.#channel = channel;
     this.#descriptors = descriptors;
     this.#baton = this.#of("baton")[0] as number;
@@ -40,12 +42,17 @@ export class Bequest implements InheritedLocks {
   }
 
   get sockets(): PassedSockets {
-    const shared = this.#of("shared");
-    return { listeners: [...this.#of("listener"), ...shared], guards: this.#of("guard"), shared };
+    return {
+      listeners: this.#of("listener", "shared-listener"),
+      guards: this.#of("guard", "shared-guard"),
+      shared: this.#of("shared-listener", "shared-guard"),
+    };
   }
 
-  /** Copies of them are in use, and the rest is not needed: all are closed in the end. */
-  use(): void {}
+  /** There is a copy of it in use. All of them are closed in the end. */
+  use(fd: number): void {
+    this.#used.add(fd);
+  }
 
   /**
    * From here on this process is the owner, and the other one lets go whatever becomes of it.
@@ -55,23 +62,33 @@ export class Bequest implements InheritedLocks {
   async take(): Promise<void> {
     const { peer } = this;
     tellStep({ role: "successor", step: "checked", peer });
-    if (native().takeBaton(this.#baton) !== true) await this.#requireOrphaned();
+    if (native().takeBaton(this.#baton) !== true) throw await this.#whyNot();
     tellStep({ role: "successor", step: "taken", peer });
   }
 
-  /** Says that the record is ours, and resolves when the predecessor has let go; not later than after RELEASE_LIMIT. */
-  async confirm(): Promise<void> {
+  /** Says that the record is ours. */
+  confirm(): void {
     const { peer } = this;
     this.#isConfirmed = true;
     tellStep({ role: "successor", step: "published", peer });
+    const unused = this.locks.flatMap((fd, index) => (this.#used.has(fd) ? [] : index));
     this.#closeDescriptors();
     try {
-      this.#channel.send({ type: "confirmed" });
+      this.#channel.send({ type: "confirmed", unused });
       tellStep({ role: "successor", step: "confirmed", peer });
-      await this.#channel.receive({ deadline: performance.now() + RELEASE_LIMIT, signal: null });
+    } catch {
+      // It is dead, or will miss the baton.
+    }
+  }
+
+  /** Resolves when the predecessor has let go; not later than after RELEASE_LIMIT. */
+  async released(): Promise<void> {
+    const { peer } = this;
+    try {
+      await this.#channel.expect({ deadline: performance.now() + RELEASE_LIMIT, signal: null });
     } catch (error) {
-      // One that is stopped will read it. Until then the channel stays open: its end would say that nobody is here.
-      if (error instanceof Silence) {
+      // One that is stopped goes on some day. Until then the channel stays open: its end would say that nobody is here.
+      if (!(error instanceof EndOfChannel)) {
         this.#channel.onEnd = () => this.#channel.close();
         return;
       }
@@ -96,13 +113,14 @@ export class Bequest implements InheritedLocks {
     return this.#channel.peer.pid;
   }
 
-  /** The owner has taken the baton back: it goes on, unless it has died over that. */
-  async #requireOrphaned(): Promise<void> {
+  /** The owner has taken the baton back. */
+  async #whyNot(): Promise<NoOffer> {
     try {
-      const { message } = await this.#channel.receive({ deadline: performance.now() + SILENCE, signal: null });
-      throw new NoOffer(message.type === "broken" ? message.reason : "it goes on, and does not say why");
+      const message = await this.#channel.expect({ deadline: performance.now() + SILENCE, signal: null });
+      return new NoOffer(message.type === "broken" ? message.reason : "it goes on, and does not say why");
     } catch (error) {
-      if (!(error instanceof EndOfChannel)) throw error;
+      // It may have ended since, or have given everything to somebody else: whoever asks anew will see.
+      return new NoOffer(reasonOf(error), { cause: error });
     }
   }
 
@@ -110,8 +128,8 @@ export class Bequest implements InheritedLocks {
     closeAll(this.#descriptors.map(([fd]) => fd));
   }
 
-  #of(wanted: Kind | "shared"): number[] {
-    return this.#descriptors.flatMap(([fd, kind]) => (kind === wanted ? fd : []));
+  #of(...wanted: readonly Kind[]): number[] {
+    return this.#descriptors.flatMap(([fd, kind]) => (wanted.includes(kind) ? fd : []));
   }
 }
 
@@ -123,7 +141,7 @@ export class Bequest implements InheritedLocks {
  */
 export async function requestHandover(stateLockPath: string, signal: AbortSignal | null): Promise<Bequest | null> {
   const channel = connect(socketPathOf(stateLockPath));
-  const received: (readonly [number, Kind | "shared"])[] = [];
+  const received: Given[] = [];
   let isGiven = false;
   try {
     requireOwnUser(channel);
@@ -131,7 +149,7 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
     tellStep({ role: "successor", step: "connected", peer });
     channel.send({ type: "hello", protocol: PROTOCOL, version: packageVersion() });
     for (;;) {
-      const { message, descriptors } = await next(channel, signal);
+      const { message, descriptors } = await channel.receive({ deadline: performance.now() + SILENCE, signal });
       if (message.type === "refused") throw new NoOffer(message.reason, { passes: message.busy === true });
       if (message.type === "broken") throw new NoOffer(message.reason, { passes: message.busy === true });
       if (message.type === "draining") tellStep({ role: "successor", step: "draining", peer });
@@ -146,7 +164,10 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
         tellStep({ role: "successor", step: "received", peer });
         isGiven = true;
         return new Bequest(channel, received);
-      } else throw new NoOffer("it says what it should not");
+      } else {
+        closeAll(descriptors);
+        throw new NoOffer("it says what it should not");
+      }
     }
   } catch (error) {
     closeAll(received.map(([fd]) => fd));
@@ -164,18 +185,12 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
 async function lastWords(channel: Channel): Promise<NoOffer | null> {
   try {
     for (;;) {
-      const { message, descriptors } = await next(channel, null);
-      closeAll(descriptors);
+      const message = await channel.expect({ deadline: performance.now() + SILENCE, signal: null });
       if (message.type === "broken") return new NoOffer(message.reason, { passes: message.busy === true });
     }
   } catch {
     return null;
   }
-}
-
-function next(channel: Channel, signal: AbortSignal | null): Promise<Delivery> {
-  const limits: Limits = { deadline: performance.now() + SILENCE, signal };
-  return channel.receive(limits);
 }
 
 function connect(path: string): Channel {

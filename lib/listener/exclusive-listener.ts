@@ -215,6 +215,7 @@ export class ExclusiveListener {
    * @internal
    */
   async drain(): Promise<void> {
+    this.closeServer(); // one that is paused
     const serving = this.#current;
     let closed: Promise<unknown> | null = null;
     try {
@@ -276,9 +277,15 @@ export class ExclusiveListener {
   async resume(): Promise<void> {
     const paused = this.#paused;
     this.#paused = null;
+    if (this.#current !== null && this.#current.stopped === false) return; // by another server, meanwhile
     if (paused?.serving.unpause() === true) return await this.serve(paused.serving.server, paused.onStop);
     this.#turnAway();
     paused?.onStop();
+  }
+
+  /** @internal For a reserved port that listened before this process had it: clients don't wait for a server that may never come. */
+  turnAwayUnserved(): void {
+    if (this.#current === null) this.#turnAway();
   }
 
   /** @internal After quiesce(), when another process serves: whoever waits for the server's 'close' hears it. */
@@ -302,7 +309,7 @@ export class ExclusiveListener {
   /** @internal For a child process to inherit: the listening sockets in order of the hosts, and the guards. */
   get descriptors(): SocketDescriptors {
     const numbers = (sockets: readonly BoundSocket[]) => sockets.map(({ fd }) => fd);
-    const shared = this.#doors.flatMap((door) => (door.shared ? door.socket.fd : []));
+    const shared = this.#doors.flatMap((door) => (door.shared || door.isLent ? door.socket.fd : []));
     return { listeners: numbers(this.#listeners), guards: numbers(this.#guards), shared };
   }
 

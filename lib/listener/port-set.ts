@@ -54,6 +54,11 @@ export class PortSet {
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
+  /** As ExclusiveListener#turnAwayUnserved. */
+  turnAwayUnserved(): void {
+    for (const listener of this.#all) listener.turnAwayUnserved();
+  }
+
   closeServers(): void {
     for (const listener of this.#all) listener.closeServer();
   }

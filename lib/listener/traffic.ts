@@ -13,8 +13,9 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ServerHttp2Session } from "node:http2";
 import type { Server, Socket } from "node:net";
 
-/** How long a connection must have been silent before it is closed between two requests. ms */
+/** How long a connection must have been silent before it is closed between two requests, or in the middle of one that has begun to come. ms */
 const QUIET = 500;
+const HALF_QUIET = 5000;
 const SWEEP_INTERVAL = 10; // ms
 /** How long a client may take to read what was written to it. ms */
 const HANG_UP = 1000;
@@ -25,9 +26,11 @@ interface Conversation {
   socket: Socket;
   readonly unanswered: Set<ServerResponse>;
   session: ServerHttp2Session | null;
-  isUpgraded: boolean;
+  /** Since it was upgraded: what had been written until then. */
+  writtenBefore: number | null;
   isHungUp: boolean;
-  /** Bytes read when it was last known to be quiet, and since when that is. */
+  /** Bytes read when there was no request, when somebody last looked, and since when it has been those. */
+  bytesBetween: number;
   bytes: number;
   quietSince: number;
 }
@@ -68,16 +71,21 @@ export class Traffic {
   /** For every connection, before anybody else hears of it. */
   enter(socket: Socket): void {
     const key = keyOf(socket);
-    this.#conversations.set(key, {
+    const conversation = {
       socket,
-      unanswered: new Set(),
+      unanswered: new Set<ServerResponse>(),
       session: null,
-      isUpgraded: false,
+      writtenBefore: null,
       isHungUp: false,
+      bytesBetween: socket.bytesRead,
       bytes: socket.bytesRead,
       quietSince: performance.now(),
+    };
+    this.#conversations.set(key, conversation);
+    // A client may come again by the same port before this end of its last connection is known here.
+    socket.once("close", () => {
+      if (this.#conversations.get(key) === conversation) this.#conversations.delete(key);
     });
-    socket.once("close", () => this.#conversations.delete(key));
   }
 
   /** Of no use any more: every connection has ended. */
@@ -104,38 +112,41 @@ export class Traffic {
     this.#isLeaving = true;
     try {
       for (const conversation of this.#conversations.values()) {
-        for (const response of conversation.unanswered) announceEnd(response);
+        announceEnd(conversation);
         conversation.session?.close();
       }
-      for (;;) {
+      while (this.#conversations.size > 0) {
+        // Until after a poll phase: what a client has sent by then has been read, and speaks for itself.
+        await new Promise((resolve) => setTimeout(() => setImmediate(resolve), SWEEP_INTERVAL));
         signal.throwIfAborted();
         for (const conversation of this.#conversations.values()) this.#endIfDone(conversation);
-        if (this.#conversations.size === 0) return;
-        // After the poll phase: what a client has sent until now has been read, and speaks for itself.
-        await new Promise((resolve) => setTimeout(() => setImmediate(resolve), SWEEP_INTERVAL));
       }
+      signal.throwIfAborted();
     } finally {
       this.#isLeaving = false;
     }
   }
 
   #endIfDone(conversation: Conversation): void {
-    const { socket, session, unanswered } = conversation;
+    const { socket, session, unanswered, writtenBefore } = conversation;
     if (unanswered.size > 0 || session !== null || conversation.isHungUp) return;
     const now = performance.now();
     if (socket.bytesRead !== conversation.bytes) {
       conversation.bytes = socket.bytesRead;
       conversation.quietSince = now;
     }
-    const isQuiet = now - conversation.quietSince >= QUIET;
+    const isHalf = conversation.bytes !== conversation.bytesBetween && writtenBefore === null;
+    const isQuiet = now - conversation.quietSince >= (isHalf ? HALF_QUIET : QUIET);
     // One that is just being upgraded waits for the answer to that.
-    const isOther = !this.#speaksHttp || (conversation.isUpgraded && socket.bytesWritten > 0);
+    const isOther = !this.#speaksHttp || (writtenBefore !== null && socket.bytesWritten > writtenBefore);
     if (isOther || isQuiet) hangUp(conversation);
   }
 
   #secure(socket: Socket): void {
     const conversation = this.#conversations.get(keyOf(socket));
-    if (conversation !== undefined) conversation.socket = socket;
+    if (conversation === undefined) return;
+    conversation.socket = socket;
+    conversation.bytesBetween = conversation.bytes = socket.bytesRead;
   }
 
   #begin(session: ServerHttp2Session): void {
@@ -156,16 +167,15 @@ export class Traffic {
     conversation.unanswered.add(response);
     response.once("close", () => {
       conversation.unanswered.delete(response);
-      conversation.bytes = socket.bytesRead;
+      conversation.bytesBetween = conversation.bytes = socket.bytesRead;
       conversation.quietSince = performance.now();
     });
-    if (this.#isLeaving) announceEnd(response);
+    if (this.#isLeaving) announceEnd(conversation);
   }
 
   #upgrade(socket: Socket): void {
     const conversation = this.#conversations.get(keyOf(socket));
-    if (conversation === undefined) return;
-    conversation.isUpgraded = true;
+    if (conversation !== undefined) conversation.writtenBefore = socket.bytesWritten;
   }
 
   readonly #onNewListener = (event: string | symbol): void => {
@@ -196,8 +206,18 @@ function keyOf({
   return `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 
-function announceEnd(response: ServerResponse): void {
-  if (!response.headersSent) response.setHeader("Connection", "close");
+/** Those that say `Connection: close` because we have made them. */
+const announced = new WeakSet<ServerResponse>();
+
+/** The last of the answers that are on their way says so: with it the connection ends, and requests that come behind it are not answered. */
+function announceEnd({ unanswered }: Conversation): void {
+  const last = [...unanswered].at(-1);
+  for (const response of unanswered) {
+    if (response.headersSent) continue;
+    if (response === last) {
+      if (!response.hasHeader("Connection")) announced.add(response.setHeader("Connection", "close"));
+    } else if (announced.delete(response)) response.removeHeader("Connection");
+  }
 }
 
 /** Its end comes before anything that closing it may cause: a client that sends something at this moment reads an end, and no error. */

@@ -47,6 +47,8 @@ export class LockSet {
   #inherited: InheritedLocks | null;
   #isInherited = false;
   #isShared = false;
+  /** Somebody else may have written more. */
+  #mayBeLonger = true;
   #content: Buffer | null = null;
   #isSettled = true;
   #areCurrent: (() => boolean) | null = null;
@@ -105,13 +107,14 @@ export class LockSet {
     try {
       for (const { fileLock } of this.#held) {
         fileLock.remove = !this.#isShared;
-        fileLock.write(bytes, { cut: this.#content === null });
+        fileLock.write(bytes, { cut: this.#mayBeLonger });
       }
     } catch (error) {
       this.#rewrite();
       throw error;
     }
     this.#content = bytes;
+    this.#mayBeLonger = false;
     return record;
   }
 
@@ -155,6 +158,11 @@ export class LockSet {
     for (const { fileLock } of this.#held) fileLock.remove = false;
   }
 
+  /** Of those by `descriptors`, nobody else has these: their files go with them. */
+  disown(descriptors: readonly number[]): void {
+    for (const { fileLock } of this.#held) if (descriptors.includes(fileLock.fd)) fileLock.remove = true;
+  }
+
   get isShared(): boolean {
     return this.#isShared;
   }
@@ -162,6 +170,7 @@ export class LockSet {
   /** Nobody else has them any more. */
   unshare(): void {
     this.#isShared = false;
+    this.#mayBeLonger = true;
     for (const { fileLock } of this.#held) fileLock.remove = true;
   }
 
@@ -215,6 +224,7 @@ export class LockSet {
     const inherited = this.#inherited === null ? null : adoptLock(lockable, this.#inherited);
     if (inherited !== null) {
       this.#isInherited = true;
+      inherited.remove = false; // until it is ours to write to
       return inherited;
     }
     const granted = this.#granted;

@@ -24,12 +24,6 @@ int Copy(RawHandle inherited) noexcept {
   return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 }
 
-Result<Done> SetFileFlag(int fd, int flag, bool on) noexcept {
-  const int flags = fcntl(fd, F_GETFL);
-  if (flags == -1 || fcntl(fd, F_SETFL, on ? flags | flag : flags & ~flag) == -1) return Failure{errno, "fcntl"};
-  return Done{};
-}
-
 // A directory, or a file whose record can be written. With O_APPEND, pwrite(2) on Linux writes at the end.
 bool CanCarryLock(int fd, const struct stat& file) noexcept {
   if (S_ISDIR(file.st_mode)) return true;
@@ -84,7 +78,6 @@ Result<BoundSocket> AdoptSocket(RawHandle inherited) noexcept {
   SocketHandle copy(Copy(inherited));
   if (!copy) return Failure{errno, "fcntl"};
   const auto fd = static_cast<int>(copy.raw());
-  if (Result<Done> set = SetFileFlag(fd, O_NONBLOCK, true); !set.ok()) return set.failure();
   if (socket.listening && !SetFlag(fd, SOL_SOCKET, SO_REUSEADDR, true)) return Failure{errno, "setsockopt"};
   return BoundSocket{std::move(copy), socket.address, socket.ipv6, socket.port};
 }
@@ -98,7 +91,10 @@ Result<LockAttempt> AdoptLock(RawHandle inherited, const std::string& path, bool
 }
 
 Result<Done> LendSocket(const SocketHandle& socket) noexcept {
-  return SetFileFlag(static_cast<int>(socket.raw()), O_NONBLOCK, false);
+  const auto fd = static_cast<int>(socket.raw());
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1) return Failure{errno, "fcntl"};
+  return Done{};
 }
 
 }  // namespace gateway_lock

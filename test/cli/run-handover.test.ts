@@ -137,6 +137,17 @@ it("starts its program again, if that has ended for a successor that came to not
   expect(lockFilesIn(claim.stateDir)).toEqual([]);
 });
 
+it("waits for the end of a program whose runner was killed over that", async () => {
+  const claim = await aClaim();
+  const slow = SERVER.replace("server.close(() => process.exit())", "setTimeout(() => process.exit(), 500)");
+  const runner = run(claim, [process.execPath, "-e", slow]);
+  await runner.next("serving");
+  const successor = startFixture("handover-gateway.mjs", { options: claim });
+  await successor.next("successor draining");
+  await runner.kill();
+  expect(await successor.next("acquired", "refused")).toMatchObject({ event: "acquired" });
+});
+
 it("of one without --handover is refused", async () => {
   const claim = await aClaim();
   await run(claim, python, []).next("serving");

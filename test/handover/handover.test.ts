@@ -15,7 +15,7 @@ import { expectNothingLeft, lockFilesIn, refusalOf } from "../support/gateways.t
 import { aborted, acquire, heirs, reached } from "../support/handovers.ts";
 import { bodyOf, Rival, stop, until } from "../support/listener-tools.ts";
 import { flockCommandGets } from "../support/locks.ts";
-import { startFixture } from "../support/processes.ts";
+import { startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 
 const it = itWhere(isLinux && hasFlockCommand, "needs procfs and flock(1)");
@@ -130,6 +130,63 @@ describe("a handover", () => {
     expect(record).toMatchObject({ ownerId: next.owner.ownerId, metadata: { generation: 3 } });
   });
 
+  it("deletes the files of locks that the successor has no use for, and no others", async () => {
+    const [workspace, elsewhere] = [temporaryDirectory(), temporaryDirectory()];
+    const options = await heirs();
+    const old = await acquire({ ...options, locks: [workspace], configPath: join(elsewhere, "a.json") });
+    expect(lockFilesIn(workspace)).toHaveLength(1);
+    const successor = await acquire(options);
+    expect(lockFilesIn(workspace)).toEqual([]);
+    expect(lockFilesIn(elsewhere)).toEqual([]);
+    expect(flockCommandGets(workspace)).toBe("granted");
+    successor.assertCurrent();
+    expect(old.lost.aborted).toBe(false);
+    await successor.close();
+    expectNothingLeft(options.stateDir);
+  });
+
+  itWithRivals("leaves a port to the child that has it, which goes on accepting there", async () => {
+    const reserved = await freePort();
+    const options = await heirs({ reserve: [reserved] });
+    const old = await acquire({ ...options, handover: { onHandover: firstTimeRefused() } });
+    const accept = `
+import socket, sys
+listener = socket.socket(fileno=3)
+print('{"event": "accepting"}', flush=True)
+while True:
+    client, _ = listener.accept()
+    client.recv(65536)
+    client.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nConnection: close\\r\\n\\r\\nchild")
+    client.close()
+`;
+    const child = new TestProcess("python3", ["-c", accept], {}, [old.claim(reserved)]);
+    await child.next("accepting");
+    expect(await bodyOf(reserved)).toBe("child");
+    await refusalOf(options);
+    expect(await bodyOf(reserved)).toBe("child");
+    const successor = await acquire(options);
+    expect(await bodyOf(reserved)).toBe("child");
+    successor.ready();
+    await successor.close();
+    expect(await bodyOf(reserved)).toBe("child");
+  });
+
+  it("leaves clients of a reserved port waiting for its server, and no longer than until the successor is ready", async () => {
+    const reserved = await freePort();
+    const options = await heirs({ reserve: [reserved] });
+    const old = await acquire(options);
+    await served(old, "old", reserved);
+    const successor = await acquire(options);
+    const early = bodyOf(reserved);
+    await served(successor, "new", reserved);
+    expect(await early).toBe("new");
+    const next = await acquire(options);
+    next.ready();
+    await expect(bodyOf(reserved)).rejects.toMatchObject({ code: "ECONNRESET" });
+    await served(next, "later", reserved);
+    expect(await bodyOf(reserved)).toBe("later");
+  });
+
   it("goes to and fro forty times, and leaves no descriptor and no thread", async () => {
     const options = await heirs({ reserve: [await freePort()] });
     const threads = () => readdirSync("/proc/self/task").length;
@@ -221,7 +278,85 @@ describe("a handover", () => {
   });
 });
 
+/** Throws, when it is called for the first time. */
+function firstTimeRefused(): () => void {
+  let times = 0;
+  return () => {
+    if (++times === 1) throw new Error("not yet");
+  };
+}
+
 describe("a handover that comes to nothing", () => {
+  it("leaves lock files and record to the owner, though the successor has written its own and exits", async () => {
+    const elsewhere = temporaryDirectory();
+    const stateDir = join(temporaryDirectory(), "long".repeat(50), "long".repeat(50), "long".repeat(50));
+    const options = await heirs({ stateDir, configPath: join(elsewhere, "a.json") });
+    const old = await acquire(options);
+    await served(old, "old");
+    const files = [...old.lockPaths, join(stateDir, SOCKET)];
+    const inodes = () => files.slice(0, 2).map((path) => lstatSync(path).ino);
+    const before = inodes();
+    for (const signal of ["exit", "SIGKILL"]) {
+      const resumed = reached("owner", "resumed");
+      const successor = startFixture("handover-gateway.mjs", {
+        options: { ...options, handover: undefined, metadata: { long: "x".repeat(2000) } },
+        stopAt: "successor published",
+        signal,
+      });
+      await successor.exited;
+      await resumed;
+      expect(inodes()).toEqual(before);
+      const { record, torn } = readOwner(old.lockPaths[0] ?? "");
+      expect(torn).toBe(false);
+      expect(record).toMatchObject({ ownerId: old.owner.ownerId, phase: "ready" });
+      old.assertCurrent();
+      expect(existsSync(join(stateDir, SOCKET))).toBe(true);
+    }
+    await old.close();
+    expectNothingLeft(stateDir);
+    expect(lockFilesIn(elsewhere)).toEqual([]);
+  });
+
+  it("lets a standby go on waiting, and have what the owner gives up", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const closing = reached("successor", "received", () => void old.close());
+    const standby = acquire({ ...options, timeout: Infinity });
+    await closing;
+    (await standby).assertCurrent();
+    expect(old.handedOver.aborted).toBe(false);
+  });
+
+  it("lets nobody in before the application goes on", async () => {
+    const options = await heirs();
+    let goOn = () => {};
+    const mayGoOn = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    const old = await acquire({ ...options, handover: { onHandover: firstTimeRefused(), onResume: () => mayGoOn } });
+    let isOpen = false;
+    await old.listen(createServer((_, response) => response.end(isOpen ? "open" : "closed")));
+    await refusalOf(options);
+    const body = bodyOf(options.port);
+    await new Promise(setImmediate);
+    isOpen = true;
+    goOn();
+    expect(await body).toBe("open");
+  });
+
+  it("leaves the phase that the application has come to meanwhile", async () => {
+    const options = await heirs();
+    const ready = () => {
+      old.ready();
+      throw new Error("not yet");
+    };
+    const old: Gateway = await acquire({ ...options, handover: { onHandover: ready } });
+    const resumed = reached("owner", "resumed");
+    await refusalOf(options);
+    await resumed;
+    expect(readOwner(old.lockPaths[0] ?? "").record?.phase).toBe("ready");
+  });
+
   it("because onHandover throws, leaves the owner as it was, and it can be asked again", async () => {
     const told = story();
     const words: string[] = [];
@@ -473,6 +608,15 @@ describe("the socket", () => {
     gateway.send("exit");
     await gateway.exited;
     expect(lockFilesIn(options.stateDir)).toEqual([]);
+  });
+
+  it("is made again with the lock files, when somebody wipes them", async () => {
+    const options = await heirs();
+    const gateway = await acquire(options);
+    rmSync(join(options.stateDir, "locks"), { recursive: true });
+    await until(() => existsSync(join(options.stateDir, SOCKET)));
+    await acquire(options);
+    await aborted(gateway.handedOver);
   });
 
   it("of a dead owner is replaced", async () => {

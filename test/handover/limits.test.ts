@@ -3,9 +3,10 @@
 import { get } from "node:http";
 import { expect } from "vitest";
 import { isLinux, itWhere } from "../support/capabilities.ts";
+import { CLI } from "../support/commands.ts";
 import { heirs } from "../support/handovers.ts";
 import { bodyOf } from "../support/listener-tools.ts";
-import { startFixture } from "../support/processes.ts";
+import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 
 const it = itWhere(isLinux, "needs Linux");
 
@@ -37,4 +38,20 @@ it("after ten seconds: the owner serves on, and the successor is told what was n
     answer: true,
   });
   for (const { ms } of [stream, hook]) expect(ms).toBeGreaterThan(9900);
+}, 60_000);
+
+it("after ten seconds, also for the program of gateway-lock run, whose end is its own again", async () => {
+  const { stateDir, port } = await heirs();
+  const program = [process.execPath, fixturePath("run-server.mjs")];
+  const args = [CLI, "run", "--state-dir", stateDir, "--port", String(port), "--handover", "--", ...program];
+  const runner = new TestProcess(process.execPath, args);
+  const { pid } = await runner.next("serving");
+  const successor = startFixture("handover-gateway.mjs", { options: { stateDir, port } });
+  expect((await runner.next("signal")).signal).toBe("SIGTERM");
+  expect((await successor.next("refused")).message).toBe(
+    "the running gateway did not hand over: onHandover has not resolved within 10 s",
+  );
+  expect(await bodyOf(port)).toBe("node");
+  process.kill(pid, "SIGKILL");
+  expect(await runner.exited).toEqual({ code: null, signal: "SIGKILL" });
 }, 60_000);

@@ -11,9 +11,10 @@ import type { GatewayOptions } from "../../lib/options.ts";
 import { hasPython, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
 import { expectNothingLeft, refusalOf } from "../support/gateways.ts";
 import { aborted, acquire, heirs, reached } from "../support/handovers.ts";
-import { bodyOf } from "../support/listener-tools.ts";
+import { bodyOf, connectTo, until } from "../support/listener-tools.ts";
 import { asOtherUser, OTHER_UID } from "../support/locks.ts";
 import { fixturePath, TestProcess } from "../support/processes.ts";
+import { freePort, openDescriptors } from "../support/temporary.ts";
 
 const it = itWhere(isLinux && hasPython, "needs python3 on Linux");
 const itAsRoot = itWhere(isLinux && hasPython && isRoot, "needs root, to become another user");
@@ -152,7 +153,53 @@ describe("an owner", () => {
   });
 });
 
+describe("an owner that is sent descriptors", () => {
+  it("keeps none, whoever sends them in place of a hello", async () => {
+    const { gateway, options } = await owner();
+    const before = openDescriptors();
+    for (let time = 0; time < 5; time++) {
+      const peer = await stranger(options.stateDir);
+      peer.send('give [["lock", "/"], ["listener", null], ["baton", null]]');
+      await peer.next("end");
+      await peer.kill();
+    }
+    await until(() => openDescriptors() <= before);
+    await expectUnmoved(gateway, options);
+  });
+
+  it("is kept from nothing by one that talks without end", async () => {
+    const { gateway, options } = await owner();
+    const peer = await stranger(options.stateDir);
+    const progress = JSON.stringify({ type: "progress", requests: 1 });
+    for (let time = 0; time < 2000; time++) peer.send(`say ${progress}`);
+    await peer.next("end");
+    await expectUnmoved(gateway, options);
+  });
+});
+
 describe("a successor", () => {
+  it("silences no socket by which a supervisor listens too", async () => {
+    const options = await heirs();
+    const reserved = await freePort();
+    const peer = await impostor(options.stateDir);
+    const successor = acquire({ ...options, reserve: [reserved], loopbackGuard: false });
+    await peer.next("said");
+    const given = [
+      ["lock", options.stateDir],
+      ["shared-listener", options.port],
+      ["shared-guard", reserved],
+      ["baton", null],
+    ];
+    peer.send(`give ${JSON.stringify(given)}`);
+    await peer.next("said");
+    await peer.next("said");
+    await (await successor).close();
+    for (const port of [options.port, reserved]) {
+      const client = await connectTo({ port });
+      client.destroy();
+    }
+  });
+
   it("is told what its predecessor refuses, in one line", async () => {
     const options = await heirs();
     const peer = await impostor(options.stateDir);

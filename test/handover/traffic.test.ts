@@ -6,6 +6,7 @@ import { connect as connectHttp2, createServer as createHttp2Server } from "node
 import { createServer as createHttpsServer, Agent as HttpsAgent, request as httpsRequest } from "node:https";
 import { createRequire } from "node:module";
 import { createServer as createNetServer, type Server, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, onTestFinished } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import type { Gateway } from "../../lib/gateway.ts";
@@ -18,6 +19,9 @@ const express = createRequire(import.meta.url)("express");
 
 const it = itWhere(isLinux, "needs Linux");
 const itWithTls = itWhere(isLinux && hasOpenssl, "needs openssl");
+
+/** After that long, a connection is closed between two requests. ms */
+const SILENT = 500;
 
 interface Answer {
   readonly body: string;
@@ -150,6 +154,89 @@ describe("a handover waits", () => {
     let text = "";
     for await (const part of client.setEncoding("utf8")) text += part;
     expect(text).toMatch(/^HTTP\/1\.1 200 OK\r\n.*Connection: close\r\n.*old$/s);
+    await successor;
+  });
+
+  it("for a request that was sent while the owner was busy, on a connection that had been silent", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    await old.listen(patient().server);
+    const client = await connectTo({ port: options.port });
+    client.setEncoding("utf8").write("GET /now HTTP/1.1\r\nHost: a\r\n\r\n");
+    await once(client, "data");
+    await delay(2 * SILENT);
+    // The kernel has it, and nobody has read it.
+    const began = reached("owner", "asked", () => client.write("GET /now HTTP/1.1\r\nHost: a\r\n\r\n"));
+    const successor = succeed(options);
+    await began;
+    let text = "";
+    for await (const part of client) text += part;
+    expect(text).toMatch(/^HTTP\/1\.1 200 OK\r\n.*Connection: close\r\n.*old$/s);
+    await successor;
+  });
+
+  it("for all the requests that a client has sent in one breath", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const { server, asked, answer } = patient();
+    await old.listen(server);
+    const client = await connectTo({ port: options.port });
+    client.setEncoding("utf8").write("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    await asked();
+    const began = reached("owner", "asked");
+    const successor = succeed(options);
+    await began;
+    answer();
+    let text = "";
+    for await (const part of client) text += part;
+    expect(text.match(/HTTP\/1\.1 200 OK/g)).toHaveLength(3);
+    expect(text.match(/Connection: close/g)).toHaveLength(1);
+    expect(text).toMatch(/Connection: close\r\n(?!.*HTTP\/1).*old$/s);
+    await successor;
+  });
+
+  it("for a client that pauses in the middle of a request", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    await old.listen(patient().server);
+    const client = await connectTo({ port: options.port });
+    client.setEncoding("utf8").write("GET /now HTTP/1.1\r\nHo");
+    const began = reached("owner", "asked");
+    const successor = succeed(options);
+    await began;
+    await delay(2 * SILENT);
+    client.write("st: a\r\n\r\n");
+    let text = "";
+    for await (const part of client) text += part;
+    expect(text).toMatch(/^HTTP\/1\.1 200 OK/);
+    await successor;
+  });
+
+  it("for the answer to an upgrade, also on a connection that was used before", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const server = createServer((_, response) => response.end("old"));
+    let upgrade = () => {};
+    const asked = new Promise<void>((resolve) => {
+      server.on("upgrade", (_, socket) => {
+        upgrade = () => void socket.write("HTTP/1.1 101 Upgraded\r\n\r\n");
+        resolve();
+      });
+    });
+    await old.listen(server);
+    const client = await connectTo({ port: options.port });
+    client.setEncoding("utf8").write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    await once(client, "data");
+    client.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n");
+    await asked;
+    const began = reached("owner", "asked");
+    const successor = succeed(options);
+    await began;
+    await delay(SILENT / 5);
+    upgrade();
+    let text = "";
+    for await (const part of client) text += part;
+    expect(text).toBe("HTTP/1.1 101 Upgraded\r\n\r\n");
     await successor;
   });
 
