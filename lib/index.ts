@@ -1,10 +1,10 @@
 // What users see; nothing is decided here.
 
+export { acquireGateway } from "./acquire.ts";
 export type { GatewayLockChannel, GatewayLockEvent, GatewayLockMessage } from "./diagnostics.ts";
 export type { ConflictingResource, GatewayLockErrorCode, GatewayLockErrorDetails, PortListener } from "./errors.ts";
 export { EXIT, GatewayLockError } from "./errors.ts";
 export type { CloseOptions, Gateway } from "./gateway.ts";
-export { acquireGateway } from "./gateway.ts";
 export type { CheckName, DoctorOptions, Finding } from "./inspect/doctor.ts";
 export { diagnose } from "./inspect/doctor.ts";
 export type { GatewayReport, GatewayVerdict, ListenerReport } from "./inspect/report.ts";

@@ -14,8 +14,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, expectTypeOf, it, onTestFinished } from "vitest";
+import { acquireGateway } from "../lib/acquire.ts";
 import { Chronicle } from "../lib/diagnostics.ts";
-import { acquireGateway, type Gateway } from "../lib/gateway.ts";
+import type { Gateway } from "../lib/gateway.ts";
 import type { GatewayLockChannel, GatewayLockEvent, GatewayLockMessage } from "../lib/index.ts";
 import { bindExclusive } from "../lib/listener/claim.ts";
 import { readOwner } from "../lib/lock/record.ts";

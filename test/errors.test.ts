@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { acquireGateway } from "../lib/acquire.ts";
 import {
   alreadyListening,
   alreadyRunning,
@@ -17,7 +18,6 @@ import {
   lockUnsupported,
   systemError,
 } from "../lib/errors.ts";
-import { acquireGateway } from "../lib/gateway.ts";
 import { bindExclusive } from "../lib/listener/claim.ts";
 import { freePort, temporaryDirectory } from "./support/temporary.ts";
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { WebSocket } from "ws";
-import { acquireGateway } from "../lib/gateway.ts";
+import { acquireGateway } from "../lib/acquire.ts";
 import { readOwner } from "../lib/lock/record.ts";
 import type { GatewayOptions } from "../lib/options.ts";
 import { hasFlockCommand, isLinux, itWhere } from "./support/capabilities.ts";

@@ -266,6 +266,12 @@ export function livenessOf(record: OwnerRecord): Liveness {
   return startTime !== 0 && contradicts(record.startTime, startTime) ? "gone" : "alive";
 }
 
+/** For a record; `null` where the system does not say. */
+export function startTimeOf(pid: number): number | null {
+  const startTime = native().identifyProcess(pid);
+  return isFailure(startTime) ? null : startTime;
+}
+
 /** Where a record's pid means something, if that is not here: in words, to come after "an owner". */
 export function whereaboutsOf({ bootId, pidNamespace, hostname }: OwnerRecord): string | null {
   const here = native().identifyHost();

@@ -1,9 +1,10 @@
 // A start under a supervisor that would repeat it for ever: leave a gateway that is well in control, wait for one that is not, and end.
 
+import { acquire, tellStory } from "../acquire.ts";
 import { type Contest, isHeld, urlOf } from "../contender.ts";
 import type { Chronicle } from "../diagnostics.ts";
 import { codeOf, EXIT, GatewayLockError, notHealthy, reasonOf } from "../errors.ts";
-import { acquire, type Gateway, tellStory } from "../gateway.ts";
+import type { Gateway } from "../gateway.ts";
 import { examine, type HealthReport } from "../listener/health.ts";
 import { livenessOf, type OwnerRecord, type Supervisor } from "../lock/record.ts";
 import { pause } from "../lock/wait.ts";

@@ -1,6 +1,5 @@
 // A handover under systemd: the old process's end would be the end of the whole unit, unless the new one becomes its main process first.
 
-import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { printable } from "../errors.ts";
 import { detectSupervisor } from "./detect.ts";
@@ -40,9 +39,10 @@ function cgroupsOf(pid: string): ReadonlyMap<string, string> {
   }
 }
 
-function notifyAccessOf(unit: string, isUsers: boolean): Promise<string | null> {
+async function notifyAccessOf(unit: string, isUsers: boolean): Promise<string | null> {
+  const { execFile } = await import("node:child_process"); // which nobody else here needs
   const args = [...(isUsers ? ["--user"] : []), "show", "--property=NotifyAccess", "--", unit];
-  return new Promise((resolve) => {
+  return await new Promise((resolve) => {
     execFile("systemctl", args, { timeout: QUESTION_LIMIT }, (error, stdout) => {
       resolve(error === null ? (/^NotifyAccess=(\w+)$/m.exec(stdout)?.[1] ?? null) : null);
     });

@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:http";
 import { performance } from "node:perf_hooks";
 import { promisify } from "node:util";
 import { expect, it } from "vitest";
-import { acquireGateway } from "../../lib/gateway.ts";
+import { acquireGateway } from "../../lib/acquire.ts";
 import { canUnshareNet, hasIPv6, isLinux, itWhere } from "../support/capabilities.ts";
 import {
   bodyOf,

@@ -3,7 +3,7 @@
 import { mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { acquireGateway } from "../../lib/gateway.ts";
+import { acquireGateway } from "../../lib/acquire.ts";
 import { encodeRecord, readOwner } from "../../lib/lock/record.ts";
 import { FIELDS, GONE_PID } from "../support/records.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";

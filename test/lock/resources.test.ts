@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { expect } from "vitest";
-import { acquireGateway } from "../../lib/gateway.ts";
+import { acquireGateway } from "../../lib/acquire.ts";
 import { readOwner } from "../../lib/lock/record.ts";
 import { locateResources, resolveResources } from "../../lib/lock/resources.ts";
 import { type GatewayOptions, resolveGatewayOptions } from "../../lib/options.ts";

@@ -1,7 +1,7 @@
 // Proves that a hundred reserved ports cost a start next to nothing.
 
 import { expect, it } from "vitest";
-import { acquireGateway } from "../../lib/gateway.ts";
+import { acquireGateway } from "../../lib/acquire.ts";
 import { median, showTimes } from "../support/measures.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 

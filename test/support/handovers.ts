@@ -2,7 +2,8 @@
 
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { onTestFinished } from "vitest";
-import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
+import { acquireGateway } from "../../lib/acquire.ts";
+import type { Gateway } from "../../lib/gateway.ts";
 import { type HandoverStep, STEP_CHANNEL } from "../../lib/handover/steps.ts";
 import type { GatewayOptions } from "../../lib/options.ts";
 import { freePort, temporaryDirectory } from "./temporary.ts";

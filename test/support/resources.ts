@@ -3,7 +3,8 @@
 import { createHash } from "node:crypto";
 import { readdirSync } from "node:fs";
 import { expect, onTestFinished } from "vitest";
-import { acquireGateway, type Gateway } from "../../lib/gateway.ts";
+import { acquireGateway } from "../../lib/acquire.ts";
+import type { Gateway } from "../../lib/gateway.ts";
 import type { GatewayOptions } from "../../lib/options.ts";
 import { freePort, openDescriptors } from "./temporary.ts";
 
