@@ -175,11 +175,14 @@ while True:
     const reserved = await freePort();
     const options = await heirs({ reserve: [reserved] });
     const old = await acquire(options);
-    await served(old, "old", reserved);
+    await stop(await served(old, "old", reserved)); // from now on clients are turned away
+    await expect(bodyOf(reserved)).rejects.toMatchObject({ code: "ECONNRESET" });
+    const early: Promise<string>[] = [];
+    const written = reached("owner", "written", () => early.push(bodyOf(reserved)));
     const successor = await acquire(options);
-    const early = bodyOf(reserved);
+    await written;
     await served(successor, "new", reserved);
-    expect(await early).toBe("new");
+    expect(await Promise.all(early)).toEqual(["new"]);
     const next = await acquire(options);
     next.ready();
     await expect(bodyOf(reserved)).rejects.toMatchObject({ code: "ECONNRESET" });

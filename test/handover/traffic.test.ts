@@ -343,29 +343,47 @@ describe("a handover does not wait", () => {
     second.terminate();
   });
 
-  it("for one that is written to while it is closed, which is no reason to crash", async () => {
+  it("for one that is written to while it is closed, which is no reason to crash; nor for a client that reads nothing", async () => {
     const options = await heirs();
     const old = await acquire(options);
     const server = createServer();
-    const writers: NodeJS.Immediate[] = [];
     server.on("upgrade", (_, socket) => {
       socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n");
       const write = () => {
         if (socket.destroyed) return;
-        socket.write("more and more ");
-        writers.push(setImmediate(write));
+        socket.write(Buffer.alloc(100_000));
+        setImmediate(write);
       };
       write();
     });
     await old.listen(server);
     const client = await connectTo({ port: options.port });
     client.on("error", () => {}).write("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n");
-    client.resume();
-    await once(client, "data");
-    const closed = once(client, "close");
+    await once(client, "readable");
     await acquire(options);
-    await closed;
     await aborted(old.handedOver);
+  });
+
+  it("for more than what it has written to them, which arrives", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const server = createServer();
+    const bytes = 20_000_000;
+    server.on("upgrade", (_, socket) => {
+      socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n");
+      socket.write(Buffer.alloc(bytes, "x"));
+    });
+    await old.listen(server);
+    const client = await connectTo({ port: options.port });
+    client.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n");
+    await once(client, "readable");
+    const began = reached("owner", "asked");
+    const successor = acquire(options);
+    await began;
+    let text = "";
+    for await (const part of client.setEncoding("latin1")) text += part;
+    expect(text.length - text.indexOf("x")).toBe(bytes);
+    await successor;
   });
 
   it("for connections of a server that speaks something else", async () => {
