@@ -5,6 +5,7 @@ import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { describe, expect, onTestFinished } from "vitest";
 import type { GatewayLockMessage } from "../../lib/diagnostics.ts";
@@ -292,7 +293,8 @@ function firstTimeRefused(): () => void {
 describe("a handover that comes to nothing", () => {
   it("leaves lock files and record to the owner, though the successor has written its own and exits", async () => {
     const elsewhere = temporaryDirectory();
-    const stateDir = join(temporaryDirectory(), "long".repeat(50), "long".repeat(50), "long".repeat(50));
+    // So that the successor's record, with its metadata, takes a block more.
+    const stateDir = join(temporaryDirectory(), ...Array.from({ length: 7 }, () => "long".repeat(60)));
     const options = await heirs({ stateDir, configPath: join(elsewhere, "a.json") });
     const old = await acquire(options);
     await served(old, "old");
@@ -341,7 +343,7 @@ describe("a handover that comes to nothing", () => {
     await old.listen(createServer((_, response) => response.end(isOpen ? "open" : "closed")));
     await refusalOf(options);
     const body = bodyOf(options.port);
-    await new Promise(setImmediate);
+    expect(await Promise.race([body, delay(100, "nobody")])).toBe("nobody");
     isOpen = true;
     goOn();
     expect(await body).toBe("open");
