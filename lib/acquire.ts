@@ -117,6 +117,10 @@ async function bindAndPublish(
     for (const { fd } of inherited.leftOver) inheritance?.use(fd);
     if (bequest === null) warnOfUnused(inherited);
     if (bequest !== null) {
+      if (inherited.abandoned.length > 0)
+        throw new NoOffer(
+          `it listens on ${inherited.abandoned.join(" and ")}, where this one would refuse its clients: give both the same \`host\` and \`port\`, or stop the old one first`,
+        );
       await bequest.take();
       // Until the predecessor knows it, it may yet go on, with these files.
       locks.share();

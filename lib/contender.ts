@@ -1,5 +1,6 @@
 // What a contender does about locks that someone else has: refuse, wait, or try again for a moment.
 
+import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import type { Chronicle } from "./diagnostics.ts";
 import {
@@ -14,7 +15,7 @@ import {
   reasonOf,
   systemError,
 } from "./errors.ts";
-import { HOOK_LIMIT } from "./handover/protocol.ts";
+import { HOOK_LIMIT, socketPathOf } from "./handover/protocol.ts";
 import { type Bequest, NoOffer, requestHandover } from "./handover/request.ts";
 import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
@@ -137,6 +138,12 @@ async function ask(
   const [state] = resources;
   if (resource.role !== "state" || state === undefined)
     return new NoOffer(`it has ${nameIn(resource)}, and another state directory`);
+  const { record } = readRecord(state.lockPath);
+  const { port } = options;
+  if (port !== 0 && record?.port && record.port !== port)
+    return new NoOffer(
+      `it listens on port ${record.port}, and this one would on ${port}, which would refuse its clients: give both the same, or stop the old one first`,
+    );
   try {
     const bequest = await requestHandover(state.lockPath, options.signal);
     if (bequest === null) return null;
@@ -225,6 +232,10 @@ function nameIn({ role, path, isDirectory }: Resource): string {
   return `the ${kind[role]} ${path}`;
 }
 
+function isOffered({ role, lockPath }: Resource): boolean {
+  return role === "state" && existsSync(socketPathOf(lockPath));
+}
+
 /** What the kernel said, the errno of a refused flock(2); and what it is that somebody else has, and who that is. */
 function describeHeld({ resource, held }: Refusal, holders: readonly number[], owner: OwnerRecord | null): Error {
   const who = holders[0] === undefined ? "a process that can't be seen from here" : `pid ${holders[0]}`;
@@ -233,6 +244,7 @@ function describeHeld({ resource, held }: Refusal, holders: readonly number[], o
   const hints = [
     `${who} has it, and with it ${nameIn(resource)}`,
     ...(elsewhere === null ? [] : [`the record is of an owner ${elsewhere}`]),
+    ...(isOffered(resource) ? ["it can be taken over by a process that is started with `handover`"] : []),
     ...(disinherited === null ? [] : [disinherited]),
   ];
   return systemError({ errno: constants.errno.EAGAIN, syscall: LOCK_SYSCALL }, held.path, printable(hints.join("; ")));

@@ -13,7 +13,7 @@ import type { PortSet } from "./listener/port-set.ts";
 import { tryLock } from "./lock/file-lock.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import { type OwnerFields, type OwnerRecord, startTimeOf } from "./lock/record.ts";
-import { callAt } from "./lock/wait.ts";
+import { callAt, onAbort } from "./lock/wait.ts";
 import {
   checkBoolean,
   checkHost,
@@ -360,6 +360,11 @@ export class Gateway {
         this.#tryPublish({ phase: "stopping" });
         notifySystemd({ STATUS: `being handed over: ${this.url}` });
         if (this.#handOffs.size > 0) await Promise.allSettled(this.#handOffs);
+        ports.pause();
+        if (hooks.onDrain !== undefined) {
+          wasAsked = true;
+          await orAborted(signal, hooks.onDrain());
+        }
         await ports.quiesce(signal);
       },
       finish: async () => {
@@ -423,6 +428,19 @@ export class Gateway {
       this.#chronicle.tell("lost", this.#loss);
       this.#lost.abort(this.#loss);
     }
+  }
+}
+
+/** @throws `signal.reason`; what `promise` rejects with */
+async function orAborted(signal: AbortSignal, promise: Promise<void> | void): Promise<void> {
+  let stopListening = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stopListening = onAbort(signal, () => reject(signal.reason));
+  });
+  try {
+    await Promise.race([promise, aborted]);
+  } finally {
+    stopListening();
   }
 }
 

@@ -62,11 +62,16 @@ export interface GatewayOptions {
 /** What an owner does when its gateway goes to another process of the same user. */
 export interface HandoverOptions {
   /**
+   * Awaited when a successor has asked, and nobody is accepted any more: the moment to end what would not end by itself, event streams, or WebSockets
+   * with a close code of your own. What is no HTTP is hung up on afterwards, and requests are waited for.
+   */
+  onDrain?: (() => Promise<void> | void) | undefined;
+  /**
    * Awaited when every request was answered and every connection has ended: the last moment to write to the state directory. If it rejects,
    * or has not resolved after 10 s, the gateway stays here.
    */
   onHandover?: (() => Promise<void> | void) | undefined;
-  /** Awaited when a handover was broken off after `onHandover` was called: the gateway stays here, and serves on. */
+  /** Awaited when a handover was broken off after one of the others was called: the gateway stays here, and serves on when this has resolved. */
   onResume?: (() => Promise<void> | void) | undefined;
 }
 
@@ -201,6 +206,7 @@ export const GATEWAY_OPTIONS: readonly (keyof GatewayOptions)[] = [
   "allowNetworkFilesystem",
   "handover",
 ];
+const HANDOVER_HOOKS: readonly (keyof HandoverOptions)[] = ["onDrain", "onHandover", "onResume"];
 const INSPECT_OPTIONS: readonly (keyof InspectOptions)[] = [...GATEWAY_OPTIONS, "health", "requireHealth"];
 const SUPERVISE_OPTIONS: readonly (keyof SuperviseOptions)[] = [...GATEWAY_OPTIONS, "health", "retry", "onDuplicate"];
 const LISTENER_OPTIONS: readonly (keyof ListenerOptions)[] = ["host", "port", "backlog"];
@@ -458,9 +464,8 @@ function checkHandover(value: GatewayOptions["handover"]): HandoverOptions | nul
   if (value === undefined || value === false) return null;
   if (value !== true && (typeof value !== "object" || value === null || Array.isArray(value)))
     throw invalidType("handover", "a boolean or an object", value);
-  const hooks = value === true ? {} : checkNames(value, ["onHandover", "onResume"], "handover");
-  checkCallback("handover.onHandover", hooks.onHandover);
-  checkCallback("handover.onResume", hooks.onResume);
+  const hooks = value === true ? {} : checkNames(value, HANDOVER_HOOKS, "handover");
+  for (const name of HANDOVER_HOOKS) checkCallback(`handover.${name}`, hooks[name]);
   if (process.platform === "win32")
     throw invalidValue(
       "handover",

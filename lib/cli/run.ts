@@ -14,9 +14,11 @@ import { existsSync } from "node:fs";
 import type { Socket } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { acquireGateway } from "../acquire.ts";
 import { EXIT, GatewayLockError, systemError } from "../errors.ts";
 import type { Gateway } from "../gateway.ts";
+import { HOOK_LIMIT } from "../handover/protocol.ts";
 import { type HandoverStep, STEP_CHANNEL } from "../handover/steps.ts";
 import { Child, wordsFor } from "../inheritance.ts";
 import { isFailure, native } from "../native.ts";
@@ -26,6 +28,11 @@ import { NoProgramError } from "./options.ts";
 
 /** How long a program that has lost its lock may take to end. ms */
 const LOSS_PATIENCE = 10_000;
+
+/** How long a program may take to end for a successor: a little less than the handover waits for that. ms */
+const PROGRAM_LIMIT = HOOK_LIMIT - 500;
+/** How often somebody who waits for a handover is told that he does. ms */
+const PROGRESS_INTERVAL = 5000;
 
 /** What a terminal sends to all of its foreground processes, and what operators and supervisors send to one. */
 const FORWARDED: readonly NodeJS.Signals[] = [
@@ -37,6 +44,9 @@ const FORWARDED: readonly NodeJS.Signals[] = [
   "SIGUSR2",
   "SIGWINCH",
 ];
+
+/** Those by which an operator or a supervisor wants it to end. */
+const ENDING: ReadonlySet<NodeJS.Signals> = new Set(["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"]);
 
 /** A program that died of one of these has left its own core; a second one of this process helps nobody. */
 const DUMPING: ReadonlySet<NodeJS.Signals> = new Set([
@@ -70,9 +80,9 @@ export async function runCommand(command: readonly string[], { tell, ...options 
   }
   checkProgram(command[0] as string);
   const signals = new SignalRelay();
-  const succession = new Succession();
+  const succession = new Succession(tell);
   const onWait = () => tell("another gateway has it; waiting until that is gone");
-  const onStep = (step: unknown) => tellProgress(step as HandoverStep, tell);
+  const onStep = progressTeller(tell);
   subscribe("gateway-lock:wait", onWait);
   subscribe(STEP_CHANNEL, onStep);
   let gateway: Gateway;
@@ -93,7 +103,6 @@ export async function runCommand(command: readonly string[], { tell, ...options 
       }
       const end = await runOnce(command, gateway, { signals, succession, tell });
       if (end !== "ended for a successor") return await finish(end, gateway, tell);
-      signals.forwardTo(null);
       if (await succession.isDone(gateway.handedOver)) return EXIT.OK;
       tell("the gateway goes on here: the program is started again");
     }
@@ -125,7 +134,8 @@ async function runOnce(
   const exited = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
   succession.begin(child, exited);
   const end = await watch(child, exited, gateway, tell);
-  return succession.hasBegun && !end.isAdopted && !end.isLost ? "ended for a successor" : end;
+  const wasTold = signals.forwardTo(null);
+  return succession.hasBegun && !wasTold && !end.isAdopted && !end.isLost ? "ended for a successor" : end;
 }
 
 async function finish({ code, signal, isAdopted, isLost }: End, gateway: Gateway, tell: Run["tell"]): Promise<number> {
@@ -138,11 +148,16 @@ async function finish({ code, signal, isAdopted, isLost }: End, gateway: Gateway
 
 /** What becomes of the program when the gateway goes to another `gateway-lock run`. */
 class Succession {
+  readonly #tell: Run["tell"];
   #child: ChildProcess | null = null;
   #exited: Promise<unknown> = Promise.resolve();
   #hasBegun = false;
   #resume: () => void = () => {};
   #resumed: Promise<void> = Promise.resolve();
+
+  constructor(tell: Run["tell"]) {
+    this.#tell = tell;
+  }
 
   /** The program is told to end, or is at its end, for a successor's sake. */
   get hasBegun(): boolean {
@@ -156,11 +171,15 @@ class Succession {
         this.#resume = resolve;
       });
       this.#child?.kill("SIGTERM");
-      await this.#exited;
+      const late = delay(PROGRAM_LIMIT, "late", { ref: false });
+      if ((await Promise.race([this.#exited, late])) !== "late") return;
+      throw new Error(
+        `its program (pid ${this.#child?.pid}) has not ended within ${PROGRAM_LIMIT / 1000} s of SIGTERM`,
+      );
     },
     onResume: (): void => {
-      // A program that has not ended goes on, and its end will be its own.
-      if (this.#child?.exitCode === null && this.#child.signalCode === null) this.#hasBegun = false;
+      if (this.#child?.exitCode === null && this.#child.signalCode === null)
+        this.#tell(`the program (pid ${this.#child.pid}) was told to end, and is started again when it has`);
       this.#resume();
     },
   };
@@ -179,15 +198,21 @@ class Succession {
 }
 
 /** What an operator who is waiting for a handover would like to know. */
-function tellProgress(step: HandoverStep, tell: Run["tell"]): void {
-  if (step.role === "owner") {
-    if (step.step === "asked") tell(`pid ${step.peer} asks for the gateway: the program is told to end`);
-    if (step.step === "released") tell(`the gateway has been handed over to pid ${step.peer}`);
-    return;
-  }
-  if (step.step === "draining") tell(`pid ${step.peer} hands its gateway over`);
-  if (step.step === "waiting")
-    tell(`pid ${step.peer} is not ready yet${step.requests ? `; requests not answered: ${step.requests}` : ""}`);
+function progressTeller(tell: Run["tell"]): (step: unknown) => void {
+  let told = -Infinity;
+  return (message) => {
+    const step = message as HandoverStep;
+    if (step.role === "owner") {
+      if (step.step === "asked") tell(`pid ${step.peer} asks for the gateway: the program is told to end`);
+      if (step.step === "released") tell(`the gateway has been handed over to pid ${step.peer}`);
+    } else if (step.step === "draining") {
+      told = performance.now();
+      tell(`pid ${step.peer} hands its gateway over`);
+    } else if (step.step === "waiting" && performance.now() >= told + PROGRESS_INTERVAL) {
+      told = performance.now();
+      tell(`pid ${step.peer} is not ready yet${step.requests ? `; requests not answered: ${step.requests}` : ""}`);
+    }
+  };
 }
 
 /** The shell that starts it would notice only after the claim was taken, and its directories made. */
@@ -271,6 +296,7 @@ async function watch(
 class SignalRelay {
   readonly #early = new AbortController();
   #child: ChildProcess | null = null;
+  #wasTold = false;
 
   constructor() {
     for (const signal of FORWARDED) process.on(signal, this.#receive);
@@ -282,9 +308,12 @@ class SignalRelay {
     return this.#early.signal;
   }
 
-  /** `null`: there is none any more, or not yet. */
-  forwardTo(child: ChildProcess | null): void {
+  /** `null`: there is none any more, or not yet. Whether the one before was told to end. */
+  forwardTo(child: ChildProcess | null): boolean {
+    const wasTold = this.#wasTold;
+    this.#wasTold = false;
     this.#child = child;
+    return wasTold;
   }
 
   readonly #receive = (signal: NodeJS.Signals, number: number): void => {
@@ -295,6 +324,7 @@ class SignalRelay {
     }
     // What the terminal sends, the program has got as well; but of a terminal that is gone, only the leader of its session hears.
     const times = signal === "SIGHUP" ? 1 : sent;
+    if (ENDING.has(signal)) this.#wasTold = true;
     for (let time = 0; time < times; time++) this.#child.kill(signal);
   };
 }

@@ -29,7 +29,7 @@ const RETRY_INTERVAL = 100; // ms
 export interface Estate {
   descriptors(): Descriptors;
   /** Requests that are not answered yet. */
-  unanswered(): number;
+  unanswered(): readonly string[];
   /** Why the process `pid` can't be a successor, or `null`. */
   refuse(pid: number): Promise<string | null>;
   /** Accepts nobody any more, and answers what is under way. */
@@ -223,19 +223,17 @@ export class Offer {
     const closing = this.#closing.signal;
     const signal = AbortSignal.any([end.signal, closing]);
     const progress = setInterval(() => {
-      trySend(channel, { type: "progress", requests: estate.unanswered() });
+      trySend(channel, { type: "progress", requests: estate.unanswered().length });
     }, PROGRESS_INTERVAL);
     const stopTimer = callAt(performance.now() + DRAIN_LIMIT, () => {
-      const unanswered = estate.unanswered();
-      const what = unanswered === 0 ? "connections were still open" : `requests not answered yet: ${unanswered}`;
-      end.abort(new BrokenOff(`${what}, after ${DRAIN_LIMIT / 1000} s`));
+      end.abort(new BrokenOff(`${describeUnanswered(estate.unanswered())} after ${DRAIN_LIMIT / 1000} s`));
     });
     try {
       await estate.quiesce(signal);
       stopTimer();
       tellStep({ role: "owner", step: "drained", peer: pid });
       signal.throwIfAborted();
-      await within(HOOK_LIMIT, estate.finish(), closing);
+      await within(HOOK_LIMIT, callHook(estate), closing);
       tellStep({ role: "owner", step: "written", peer: pid });
       signal.throwIfAborted();
     } finally {
@@ -287,7 +285,8 @@ export class Offer {
 
   #takeBack(channel: Channel, pid: number, reason: string): void {
     trySend(channel, { type: "broken", reason, busy: this.#closing.signal.aborted });
-    warn(`the gateway was not handed over to pid ${pid}, and goes on here: ${printable(reason)}`);
+    if (!this.#closing.signal.aborted)
+      warn(`the gateway was not handed over to pid ${pid}, and goes on here: ${printable(reason)}`);
     this.#estate.takeBack();
   }
 }
@@ -301,6 +300,22 @@ function inodeAt(path: string): bigint | undefined {
     return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
   } catch {
     return undefined;
+  }
+}
+
+const MAX_NAMED = 3;
+
+function describeUnanswered(requests: readonly string[]): string {
+  if (requests.length === 0) return "connections were still open";
+  const more = requests.length > MAX_NAMED ? ` and ${requests.length - MAX_NAMED} more` : "";
+  return `not answered yet: ${requests.slice(0, MAX_NAMED).join(", ")}${more},`;
+}
+
+async function callHook(estate: Estate): Promise<void> {
+  try {
+    await estate.finish();
+  } catch (cause) {
+    throw new BrokenOff(`its onHandover has failed: ${reasonOf(cause)}`, { cause });
   }
 }
 
@@ -319,7 +334,7 @@ function isThere(baton: number): boolean {
 async function within(limit: number, promise: Promise<void>, signal: AbortSignal): Promise<void> {
   let stop = () => {};
   const end = new Promise<never>((_, reject) => {
-    const error = new BrokenOff(`onHandover has not resolved within ${limit / 1000} s`);
+    const error = new BrokenOff(`its onHandover has not resolved within ${limit / 1000} s`);
     const stopTimer = callAt(performance.now() + limit, () => reject(error));
     // It may be waiting for the gateway to be closed, which waits for this.
     const stopListening = onAbort(signal, () => reject(signal.reason));

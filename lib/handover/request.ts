@@ -199,11 +199,12 @@ function connect(path: string): Channel {
   } catch (cause) {
     const code = codeOf(cause);
     if (code === "ENOENT" || code === "ECONNREFUSED")
-      throw new NoOffer("it does not offer that: it was started without `handover`, or is just starting or ending", {
-        passes: true,
-        cause,
-      });
-    throw new NoOffer(reasonOf(cause), { passes: code === "EAGAIN", cause });
+      throw new NoOffer(
+        "it does not offer that: it was started without `handover`, and has to be stopped first; or it is just starting or ending",
+        { passes: true },
+      );
+    const hint = code === "EACCES" ? "; run this process as the owner's user" : "";
+    throw new NoOffer(`${reasonOf(cause)}${hint}`, { passes: code === "EAGAIN", cause });
   }
 }
 

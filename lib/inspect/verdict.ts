@@ -110,6 +110,8 @@ function nextStep(
     case "expected":
       return `nothing to do: the gateway (${who}) has its lock and listens on ${url}${elsewhere(picture)}`;
     case "unhealthy": {
+      if (owner?.phase === "stopping")
+        return `the gateway (${who}) is stopping, or making room for a successor: look again in a moment${elsewhere(picture)}`;
       if (owner?.phase === "listening" && health !== null)
         return `the gateway (${who}) has its port, ${url}, and has not said that it is ready yet (${health.error}): wait by \`${command("wait --for ready", options)}\`; if that takes too long, look at its log, or end it by \`${command("stop --force", options)}\`${elsewhere(picture)}`;
       const why = health === null ? "can't be asked whether it is well" : `is not well (${health.error})`;

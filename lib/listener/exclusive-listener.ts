@@ -243,14 +243,8 @@ export class ExclusiveListener {
     this.#watchesTraffic = true;
   }
 
-  /**
-   * Accepts nobody any more, so that clients wait in the kernel's queue, and resolves when every request was answered and every connection
-   * has ended. Then the sockets are ready for another process. `resume()` goes back, whatever came of it.
-   *
-   * @throws `signal.reason`
-   * @internal
-   */
-  async quiesce(signal: AbortSignal): Promise<void> {
+  /** @internal Accepts nobody any more, so that clients wait in the kernel's queue. `resume()` goes back. */
+  pause(): void {
     const serving = this.#current;
     if (serving?.stopped === false) {
       this.#paused = { serving, onStop: this.#onStop };
@@ -260,16 +254,25 @@ export class ExclusiveListener {
       door.refuser?.close();
       door.refuser = null;
     }
+  }
+
+  /**
+   * After pause(): resolves when every request was answered and every connection has ended. Then the sockets are ready for another process.
+   *
+   * @throws `signal.reason`
+   * @internal
+   */
+  async quiesce(signal: AbortSignal): Promise<void> {
     await Promise.all([...this.#servings].map((each) => each.quiesce(signal)));
   }
 
   /** @internal Of requests that quiesce() waits for. */
-  get unanswered(): number {
-    return [...this.#servings].reduce((sum, { unanswered }) => sum + unanswered, 0);
+  get unanswered(): readonly string[] {
+    return [...this.#servings].flatMap(({ unanswered }) => unanswered);
   }
 
   /**
-   * After quiesce(): serves again, unless the server was closed meanwhile.
+   * After pause(): serves again, unless the server was closed meanwhile.
    *
    * @throws GatewayLockError `HANDOFF_FAILED`
    * @internal
@@ -288,7 +291,7 @@ export class ExclusiveListener {
     if (this.#current === null) this.#turnAway();
   }
 
-  /** @internal After quiesce(), when another process serves: whoever waits for the server's 'close' hears it. */
+  /** @internal After pause(), when another process serves: whoever waits for the server's 'close' hears it. */
   closeServer(): void {
     const { server } = this.#paused?.serving ?? {};
     this.#paused = null;

@@ -124,8 +124,8 @@ export class Serving {
   }
 
   /** Requests that were not answered yet. */
-  get unanswered(): number {
-    return this.#traffic?.unanswered ?? 0;
+  get unanswered(): readonly string[] {
+    return this.#traffic?.unanswered ?? [];
   }
 
   /**

@@ -93,6 +93,12 @@ export class InheritedSockets {
     return unused.map(({ address, port }) => `${address} port ${port}`);
   }
 
+  /** Of those that listen as the gateway's own, the ones that were not adopted: their clients would be refused. */
+  get abandoned(): readonly string[] {
+    const left = this.#passed.filter((socket) => socket.role === "listen" && !this.#used.has(socket));
+    return left.map(({ address, port }) => `${address} port ${port}`);
+  }
+
   /** What was kept for a gateway, and is none of this one's: nobody gets it while the process lives that has inherited it. */
   get leftOver(): readonly { readonly fd: number; readonly name: string }[] {
     const left = this.#passed.filter(

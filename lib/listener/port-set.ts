@@ -39,13 +39,18 @@ export class PortSet {
     for (const listener of this.#all) listener.watchTraffic();
   }
 
+  /** As ExclusiveListener#pause, for all of them. */
+  pause(): void {
+    for (const listener of this.#all) listener.pause();
+  }
+
   /** As ExclusiveListener#quiesce, for all of them. */
   async quiesce(signal: AbortSignal): Promise<void> {
     await Promise.all(this.#all.map((listener) => listener.quiesce(signal)));
   }
 
-  get unanswered(): number {
-    return this.#all.reduce((sum, { unanswered }) => sum + unanswered, 0);
+  get unanswered(): readonly string[] {
+    return this.#all.flatMap(({ unanswered }) => unanswered);
   }
 
   /** As ExclusiveListener#resume, for all of them: what can't be served again is told, and keeps nobody else from it. */

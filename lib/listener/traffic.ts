@@ -96,11 +96,12 @@ export class Traffic {
     for (const [event, listener] of this.#listeners) server.off(event, listener);
   }
 
-  /** Requests that were not answered yet. */
-  get unanswered(): number {
-    let count = 0;
-    for (const { unanswered } of this.#conversations.values()) count += unanswered.size;
-    return count;
+  /** Requests that were not answered yet: "GET /events". */
+  get unanswered(): readonly string[] {
+    return [...this.#conversations.values()].flatMap(({ unanswered, session }) => [
+      ...[...unanswered].map(({ req: { method, url } }) => `${method} ${url}`),
+      ...(session === null ? [] : ["those of an HTTP/2 session"]),
+    ]);
   }
 
   /**

@@ -139,11 +139,11 @@ it("starts its program again, if that has ended for a successor that came to not
 
 it("waits for the end of a program whose runner was killed over that", async () => {
   const claim = await aClaim();
-  const slow = SERVER.replace("server.close(() => process.exit())", "setTimeout(() => process.exit(), 500)");
-  const runner = run(claim, [process.execPath, "-e", slow]);
+  const told = `(console.log('{"event": "told"}'), setTimeout(() => process.exit(), 500))`;
+  const runner = run(claim, [process.execPath, "-e", SERVER.replace("server.close(() => process.exit())", told)]);
   await runner.next("serving");
   const successor = startFixture("handover-gateway.mjs", { options: claim });
-  await successor.next("successor draining");
+  await runner.next("told");
   await runner.kill();
   expect(await successor.next("acquired", "refused")).toMatchObject({ event: "acquired" });
 });

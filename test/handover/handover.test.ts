@@ -382,7 +382,7 @@ describe("a handover that comes to nothing", () => {
 
     expect(error).toMatchObject({
       code: "HANDOVER_FAILED",
-      message: "the running gateway did not hand over: the database is busy",
+      message: "the running gateway did not hand over: its onHandover has failed: the database is busy",
       retryable: true,
       exitCode: 75,
       owner: { pid: process.pid },
@@ -559,7 +559,8 @@ describe("who asks for a handover", () => {
     expect(await refusalOf(options)).toMatchObject({
       code: "HANDOVER_FAILED",
       message:
-        "the running gateway did not hand over: it does not offer that: it was started without `handover`, or is just starting or ending",
+        "the running gateway did not hand over: it does not offer that: it was started without `handover`, and has to be stopped first; or it is just starting or ending",
+      cause: { message: expect.stringContaining(`pid ${process.pid} has it`) },
     });
     old.assertCurrent();
   });
@@ -567,7 +568,29 @@ describe("who asks for a handover", () => {
   it("is refused as any duplicate, if it does not ask", async () => {
     const options = await heirs();
     await acquire(options);
-    expect((await refusalOf({ ...options, handover: undefined })).code).toBe("ALREADY_LISTENING");
+    const error = await refusalOf({ ...options, handover: undefined });
+    expect(error.code).toBe("ALREADY_LISTENING");
+    expect((error.cause as Error).message).toContain(
+      "it can be taken over by a process that is started with `handover`",
+    );
+  });
+
+  it("is refused, before the owner hears of it, if it would listen elsewhere", async () => {
+    const words: string[] = [];
+    const options = await heirs();
+    const old = await acquire({ ...options, handover: { onHandover: () => void words.push("last words") } });
+    await served(old, "old");
+    const port = await freePort();
+    expect((await refusalOf({ ...options, port })).message).toBe(
+      `the running gateway did not hand over: it listens on port ${options.port}, and this one would on ${port}, which would refuse its clients: give both the same, or stop the old one first`,
+    );
+    expect(words).toEqual([]);
+    const resumed = reached("owner", "resumed");
+    expect((await refusalOf({ ...options, host: "127.0.0.2" })).message).toContain(
+      `it listens on 127.0.0.1 port ${options.port}, where this one would refuse its clients: give both the same`,
+    );
+    await resumed;
+    expect(await bodyOf(options.port)).toBe("old");
   });
 
   it("is told whose config it is, where that belongs to another state directory", async () => {

@@ -29,18 +29,18 @@ it("after ten seconds: the owner serves on, and the successor is told what was n
   const failure = (reason: string) => `the running gateway did not hand over: ${reason}`;
   expect(stream).toMatchObject({
     code: "HANDOVER_FAILED",
-    message: failure("requests not answered yet: 1, after 10 s"),
+    message: failure("not answered yet: GET /stream, after 10 s"),
     answer: true,
   });
   expect(hook).toMatchObject({
     code: "HANDOVER_FAILED",
-    message: failure("onHandover has not resolved within 10 s"),
+    message: failure("its onHandover has not resolved within 10 s"),
     answer: true,
   });
   for (const { ms } of [stream, hook]) expect(ms).toBeGreaterThan(9900);
 }, 60_000);
 
-it("after ten seconds, also for the program of gateway-lock run, whose end is its own again", async () => {
+it("after ten seconds, also for the program of gateway-lock run, which is started again when it has ended after all", async () => {
   const { stateDir, port } = await heirs();
   const program = [process.execPath, fixturePath("run-server.mjs")];
   const args = [CLI, "run", "--state-dir", stateDir, "--port", String(port), "--handover", "--", ...program];
@@ -49,9 +49,19 @@ it("after ten seconds, also for the program of gateway-lock run, whose end is it
   const successor = startFixture("handover-gateway.mjs", { options: { stateDir, port } });
   expect((await runner.next("signal")).signal).toBe("SIGTERM");
   expect((await successor.next("refused")).message).toBe(
-    "the running gateway did not hand over: onHandover has not resolved within 10 s",
+    `the running gateway did not hand over: its onHandover has failed: its program (pid ${pid}) has not ended within 9.5 s of SIGTERM`,
   );
   expect(await bodyOf(port)).toBe("node");
   process.kill(pid, "SIGKILL");
+  const { pid: next } = await runner.next("serving");
+  expect(runner.stderr).toContain(`the program (pid ${pid}) was told to end, and is started again when it has`);
+
+  // What an operator wants is no handover.
+  const second = startFixture("handover-gateway.mjs", { options: { stateDir, port }, stopAt: "successor draining" });
+  await runner.next("signal");
+  await second.exited;
+  runner.child.kill("SIGTERM");
+  await runner.next("signal");
+  process.kill(next, "SIGKILL");
   expect(await runner.exited).toEqual({ code: null, signal: "SIGKILL" });
 }, 60_000);

@@ -322,7 +322,55 @@ describe("a handover waits", () => {
   });
 });
 
+describe("an application that is asked to make room", () => {
+  it("ends what would not end by itself: an event stream, and a WebSocket in its own words", async () => {
+    const options = await heirs();
+    const ends: (() => void)[] = [];
+    const onDrain = async () => {
+      await new Promise(setImmediate);
+      for (const end of ends) end();
+    };
+    const old = await acquire({ ...options, handover: { onDrain } });
+    const server = createServer((_, response) => {
+      response.write("data: first\n\n");
+      ends.push(() => response.end("data: last\n\n"));
+    });
+    new WebSocketServer({ server }).on("connection", (socket) => {
+      ends.push(() => socket.close(1012, "restart"));
+    });
+    await old.listen(server);
+    const socket = new WebSocket(`ws://127.0.0.1:${options.port}`);
+    await once(socket, "open");
+    const stream = bodyOf(options.port);
+    await until(() => ends.length === 2);
+    const closed = once(socket, "close");
+    await acquire(options);
+    expect(await stream).toBe("data: first\n\ndata: last\n\n");
+    expect(((await closed) as [number, Buffer])[0]).toBe(1012);
+  });
+});
+
 describe("a handover does not wait", () => {
+  it("for a request, when the successor has given up", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const { server, asked, answer } = patient();
+    await old.listen(server);
+    const slow = ask(options.port, keepAlive());
+    slow.request.end();
+    await asked();
+    const controller = new AbortController();
+    const [began, resumed] = [reached("owner", "asked"), reached("owner", "resumed")];
+    const successor = acquire({ ...options, signal: controller.signal }).catch((error: Error) => error.message);
+    await began;
+    controller.abort(new Error("changed my mind"));
+    expect(await successor).toBe("changed my mind");
+    await resumed;
+    answer();
+    expect((await slow.answer).body).toBe("old");
+    expect(await bodyOf(options.port, "127.0.0.1", "/now")).toBe("old");
+  });
+
   it("for WebSockets, which are closed and find the successor when they come again", async () => {
     const options = await heirs();
     const old = await acquire(options);
