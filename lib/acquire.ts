@@ -123,7 +123,7 @@ async function bindAndPublish(
         );
       await bequest.take();
       // Until the predecessor knows it, it may yet go on, with these files.
-      locks.share();
+      locks.shareInherited();
     }
     const gateway = new Gateway(locks, ports, fields, options, chronicle);
     if (bequest !== null) {
@@ -131,6 +131,7 @@ async function bindAndPublish(
       locks.unshare();
       await bequest.released();
     }
+    gateway.begin();
     if (waited) chronicle.tell("takeover");
     chronicle.tell("acquire");
     return gateway;

@@ -59,6 +59,8 @@ export interface Contest {
   readonly deadline?: number;
   /** Why the owner, who was asked already, does not hand over. */
   readonly refusal?: NoOffer | null;
+  /** False: the owner is not to be asked for a handover any more. */
+  readonly asks?: boolean;
 }
 
 /**
@@ -92,17 +94,16 @@ export async function contend(
       await pause(ms, signal);
       continue;
     }
-    if (options.handover !== null && (refusal === null || refusal.passes)) {
+    if (options.handover !== null && contest.asks !== false && (refusal === null || refusal.passes)) {
       const asked = await ask(locks, options, resources, chronicle);
       if (asked === null) {
         // It has died over that. What it has left behind, a program that it was about to end say, may take a moment.
         waited = true;
         granted = await waitForLock(locks.held, { deadline: performance.now() + HOOK_LIMIT, signal });
-        refusal = new NoOffer("it has ended, and somebody else has its lock", { passes: true });
-        continue;
-      }
-      if (!(asked instanceof NoOffer)) return { ...asked, waited: true };
-      refusal = asked;
+        if (granted !== null) continue;
+        refusal = new NoOffer("it has ended without a word, and somebody has its lock");
+      } else if (asked instanceof NoOffer) refusal = asked;
+      else return { ...asked, waited: true };
     }
     if (performance.now() < deadline) {
       waited = true;
@@ -148,9 +149,15 @@ async function ask(
     const bequest = await requestHandover(state.lockPath, options.signal);
     if (bequest === null) return null;
     try {
-      const taken = tryAll(options, { granted: null, inherited: bequest }, chronicle);
-      if (taken.locks instanceof LockSet) return { resources: taken.resources, locks: taken.locks, bequest };
-      throw new NoOffer(`it has not given ${nameIn(taken.locks.resource)}, which somebody has`);
+      for (let settling = 0; ; settling++) {
+        const taken = tryAll(options, { granted: null, inherited: bequest }, chronicle);
+        if (!(taken.locks instanceof LockSet))
+          throw new NoOffer(`it has not given ${nameIn(taken.locks.resource)}, which somebody has`);
+        const ms = taken.locks.isSettled ? undefined : SETTLING[settling];
+        if (ms === undefined) return { resources: taken.resources, locks: taken.locks, bequest };
+        taken.locks.release();
+        await pause(ms, options.signal);
+      }
     } catch (error) {
       bequest.giveBack(reasonOf(error));
       throw error;

@@ -129,7 +129,7 @@ export class Gateway {
     checkPort("port", port);
     const where = { host: this.host, port };
     if (this.#offer?.isOpen) await this.#offer.settled();
-    this.#refuseToServe(where);
+    if (this.#isClosing) throw handOffFailed(this.#whyNot(), where);
     const listener = this.#ports.get(port);
     if (listener === undefined) throw handOffFailed(`port ${port} is not part of this claim`, where);
     const serving = listener.serve(server, () => {
@@ -159,7 +159,8 @@ export class Gateway {
     checkPort("port", port);
     const host = checkHost("address", address);
     const where = { host, port };
-    this.#refuseToServe(where);
+    if (this.#isClosing) throw handOffFailed(this.#whyNot(), where);
+    if (this.#offer?.isBusy) throw handOffFailed("the gateway is just being handed over to a successor", where);
     if (port === this.port)
       throw handOffFailed(`port ${port} is the gateway's own, and not reserved: serve it by listen()`, where);
     const listener = this.#ports.get(port);
@@ -198,6 +199,7 @@ export class Gateway {
    */
   assertCurrent(): void {
     this.#refuseWhenClosing();
+    if (this.#isSuspended) throw lockLost(this.#lockPaths[0] ?? "", "a successor may have it by now");
     this.#look();
     if (this.#loss !== null) throw this.#loss;
   }
@@ -244,6 +246,11 @@ export class Gateway {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** @internal It is about to be the application's: from now on a successor may ask for it. */
+  begin(): void {
+    this.#offer?.start();
   }
 
   /** @internal What a child process has to inherit to go on with this claim, whatever becomes of this process. */
@@ -333,11 +340,6 @@ export class Gateway {
     if (this.#isClosing) throw lockLost(this.#lockPaths[0] ?? "", this.#whyNot());
   }
 
-  #refuseToServe(where: { readonly host: string; readonly port: number }): void {
-    if (this.#isClosing) throw handOffFailed(this.#whyNot(), where);
-    if (this.#offer?.isOpen) throw handOffFailed("the gateway is just being handed over to a successor", where);
-  }
-
   #whyNot(): string {
     return this.#successor === null
       ? "the gateway is closed"
@@ -418,7 +420,7 @@ export class Gateway {
   }
 
   #look(): void {
-    if (this.#loss !== null) return;
+    if (this.#loss !== null || this.#isSuspended) return;
     try {
       if (!this.#locks.isCurrent) this.#locks.assertCurrent();
       this.#offer?.look();

@@ -96,15 +96,17 @@ export async function runCommand(command: readonly string[], { tell, ...options 
     unsubscribe("gateway-lock:wait", onWait);
   }
   try {
-    for (;;) {
+    for (let times = 0; ; times++) {
       if (signals.early.aborted) {
-        await gateway.close();
+        // What a program has had is deleted only if that has left nobody behind.
+        if (times === 0) await gateway.close();
+        else gateway.clearUp();
         return endBy(signals.early.reason);
       }
+      if (times > 0) tell("the gateway goes on here: the program is started again");
       const end = await runOnce(command, gateway, { signals, succession, tell });
       if (end !== "ended for a successor") return await finish(end, gateway, tell);
       if (await succession.isDone(gateway.handedOver)) return EXIT.OK;
-      tell("the gateway goes on here: the program is started again");
     }
   } finally {
     unsubscribe(STEP_CHANNEL, onStep);
@@ -123,16 +125,19 @@ async function runOnce(
   { signals, succession, tell }: Run,
 ): Promise<End | "ended for a successor"> {
   let child: ChildProcess;
+  let exited: Promise<[number | null, NodeJS.Signals | null]>;
   try {
     child = start(command, gateway);
+    exited = new Promise((resolve) => {
+      child.once("exit", (code, signal) => resolve([code, signal]));
+    });
     signals.forwardTo(child);
+    succession.begin(child, exited);
     await once(child, "spawn"); // or its error
   } catch (error) {
     await gateway.close();
     throw error;
   }
-  const exited = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
-  succession.begin(child, exited);
   const end = await watch(child, exited, gateway, tell);
   const wasTold = signals.forwardTo(null);
   return succession.hasBegun && !wasTold && !end.isAdopted && !end.isLost ? "ended for a successor" : end;

@@ -63,6 +63,7 @@ export class Channel {
   /** Called once, when nothing comes any more. What has come before can still be received. */
   set onEnd(callback: () => void) {
     this.#onEnd = callback;
+    if (this.#end !== null) queueMicrotask(callback);
   }
 
   /**

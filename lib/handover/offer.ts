@@ -59,12 +59,13 @@ export class Offer {
   #fd = -1;
   /** Of the name at the path. */
   #inode: bigint | undefined;
+  #isStarted = false;
   #hasWarned = false;
   #isBusy = false;
   #current: Promise<void> | null = null;
 
   /**
-   * Listens at `path`, in place of whatever socket another one has left there: whoever calls this has the lock.
+   * Makes a socket at `path`, in place of whatever socket another one has left there: whoever calls this has the lock. Successors wait in its queue until `start`.
    *
    * @throws SystemError
    */
@@ -72,6 +73,11 @@ export class Offer {
     this.#path = path;
     this.#estate = estate;
     this.#open();
+  }
+
+  start(): void {
+    this.#isStarted = true;
+    this.#listen();
   }
 
   /** Resolves when a handover that is under way has come to an end; it is broken off where that is still possible. */
@@ -93,7 +99,7 @@ export class Offer {
     if (isFailure(fd)) throw systemError(fd, path);
     this.#fd = fd;
     this.#inode = inodeAt(path);
-    this.#listen();
+    if (this.#isStarted) this.#listen();
   }
 
   /** Resolves when it is known what became of a handover that is under way. */
@@ -104,6 +110,11 @@ export class Offer {
   /** A handover is under way, and it is not known yet what will become of it. */
   get isOpen(): boolean {
     return this.#current !== null;
+  }
+
+  /** The same; or it has come to nothing, and the gateway does not serve yet. */
+  get isBusy(): boolean {
+    return this.#isBusy;
   }
 
   /** Whether the name is there; somebody may have deleted it, or a successor that was about to begin has put its own there. */
@@ -121,7 +132,7 @@ export class Offer {
   #listen(): void {
     if (this.#fd === -1) return;
     const failure = native().awaitSocket(this.#fd, () => this.#accept());
-    if (!isFailure(failure)) return;
+    if (!isFailure(failure) || failure.errno === constants.errno.EBUSY) return;
     this.#warnOnce(systemError(failure, "the handover socket").message);
     this.#listenLater();
   }
@@ -148,8 +159,13 @@ export class Offer {
       const refusal = await this.#examine(channel);
       if (refusal !== null) return channel.send(refusal);
       await this.#handOver(channel, channel.peer.pid);
-    } catch {
-      // It is gone, or says nothing, and nothing has happened yet.
+    } catch (error) {
+      // Nothing has happened yet. Whoever is still there is not to take this end for a death.
+      trySend(channel, {
+        type: "refused",
+        reason: `it can't listen to anybody just now: ${reasonOf(error)}`,
+        busy: true,
+      });
     } finally {
       channel.close();
     }

@@ -186,7 +186,8 @@ async function lastWords(channel: Channel): Promise<NoOffer | null> {
   try {
     for (;;) {
       const message = await channel.expect({ deadline: performance.now() + SILENCE, signal: null });
-      if (message.type === "broken") return new NoOffer(message.reason, { passes: message.busy === true });
+      if (message.type === "broken" || message.type === "refused")
+        return new NoOffer(message.reason, { passes: message.busy === true });
     }
   } catch {
     return null;

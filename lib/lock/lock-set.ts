@@ -29,6 +29,8 @@ interface HeldResource {
   /** The lock on the directory itself; `null` for a file, and where the system or a network filesystem has no such locks. */
   readonly directoryLock: FileLock | null;
   fileLock: FileLock;
+  /** Somebody else has it too, and the file is not ours to delete. */
+  isShared: boolean;
 }
 
 /** Locks that a contender has already. They become part of its set where they belong to it. */
@@ -45,8 +47,7 @@ export class LockSet {
   /** A lock that was waited for, until its turn comes. */
   #granted: FileLock | null;
   #inherited: InheritedLocks | null;
-  #isInherited = false;
-  #isShared = false;
+  readonly #inheritedLocks = new Set<FileLock>();
   /** Somebody else may have written more. */
   #mayBeLonger = true;
   #content: Buffer | null = null;
@@ -87,7 +88,7 @@ export class LockSet {
 
   /** The parent of this process had these locks, or some of them. */
   get isInherited(): boolean {
-    return this.#isInherited;
+    return this.#inheritedLocks.size > 0;
   }
 
   /** In lock order. */
@@ -105,8 +106,8 @@ export class LockSet {
   publish(fields: OwnerFields): OwnerRecord {
     const { record, bytes } = encodeRecord(fields, this.#content?.length);
     try {
-      for (const { fileLock } of this.#held) {
-        fileLock.remove = !this.#isShared;
+      for (const { fileLock, isShared } of this.#held) {
+        fileLock.remove = !isShared;
         fileLock.write(bytes, { cut: this.#mayBeLonger });
       }
     } catch (error) {
@@ -154,8 +155,20 @@ export class LockSet {
 
   /** Somebody else has the same locks from now on: however this process ends, it deletes none of the files. */
   share(): void {
-    this.#isShared = true;
-    for (const { fileLock } of this.#held) fileLock.remove = false;
+    this.#share(() => true);
+  }
+
+  /** The same of those that this process was given. */
+  shareInherited(): void {
+    this.#share(({ fileLock }) => this.#inheritedLocks.has(fileLock));
+  }
+
+  /** Nobody else has them any more. */
+  unshare(): void {
+    for (const held of this.#held) {
+      held.isShared = false;
+      held.fileLock.remove = true;
+    }
   }
 
   /** Of those by `descriptors`, nobody else has these: their files go with them. */
@@ -164,14 +177,7 @@ export class LockSet {
   }
 
   get isShared(): boolean {
-    return this.#isShared;
-  }
-
-  /** Nobody else has them any more. */
-  unshare(): void {
-    this.#isShared = false;
-    this.#mayBeLonger = true;
-    for (const { fileLock } of this.#held) fileLock.remove = true;
+    return this.#held.some(({ isShared }) => isShared);
   }
 
   /** Frees everything, the last lock first. Files are deleted if they were written here, or are empty. */
@@ -179,6 +185,15 @@ export class LockSet {
     for (const { fileLock, directoryLock } of this.#held.splice(0).reverse()) {
       fileLock.release();
       directoryLock?.release();
+    }
+  }
+
+  #share(isConcerned: (held: HeldResource) => boolean): void {
+    this.#mayBeLonger = true;
+    for (const held of this.#held) {
+      if (!isConcerned(held)) continue;
+      held.isShared = true;
+      held.fileLock.remove = false;
     }
   }
 
@@ -197,7 +212,7 @@ export class LockSet {
       const file = this.#lockFileOf(resource);
       if (!(file instanceof FileLock)) return { resource, held: file };
       fileLock = file;
-      this.#held.push({ resource, directoryLock, fileLock });
+      this.#held.push({ resource, directoryLock, fileLock, isShared: false });
       // "remove" = there is nothing in it: it was made here.
       if (!resource.isDirectory && file.remove && this.#isForeign(home, file.path)) this.#isSettled = false;
       return null;
@@ -223,7 +238,7 @@ export class LockSet {
   #lock(lockable: Lockable): FileLock | null {
     const inherited = this.#inherited === null ? null : adoptLock(lockable, this.#inherited);
     if (inherited !== null) {
-      this.#isInherited = true;
+      this.#inheritedLocks.add(inherited);
       inherited.remove = false; // until it is ours to write to
       return inherited;
     }
@@ -315,7 +330,7 @@ export class LockSet {
     }
     if (restored === null)
       throw lockLost(path, "it was deleted or replaced, and someone else has locked a new one", lost);
-    restored.remove = !this.#isShared;
+    restored.remove = !held.isShared;
     held.fileLock.release();
     held.fileLock = restored;
     this.#areCurrent = null;

@@ -74,8 +74,11 @@ async function supervise(
   const onWait = (owner: OwnerRecord | null) => notice.say(`standby: ${describeOwner(owner)}`);
   let result = await attempt(claim, chronicle, { waited: false, onWait });
   let giveUp = performance.now() + retry.limit;
+  let asks = true;
   while (result instanceof GatewayLockError) {
     const refusal = result;
+    // One that does not hand over has answered its clients and hung up on some of them for nothing: not again.
+    if (refusal.code === "HANDOVER_FAILED") asks = false;
     const { owner } = refusal;
     if (supervisor === null) throw refusal;
     const health = await examineOwner(refusal, options);
@@ -92,7 +95,8 @@ async function supervise(
     const left = health.ok ? Infinity : giveUp - performance.now();
     if (left <= 0) throw describeNotHealthy(supervisor, refusal, health, options);
     notice.say(health.ok ? `standby: ${describeOwner(owner)}` : `waiting: ${refusal.message}; ${health.error}`);
-    result = await attemptLater(refusal, health.ok, Math.ceil(Math.min(retry.interval, left)), claim, chronicle);
+    const contest = { waited: isHeld(refusal), onWait: () => {}, asks };
+    result = await attemptLater(contest, health.ok, Math.ceil(Math.min(retry.interval, left)), claim, chronicle);
     if (health.ok) giveUp = performance.now() + retry.limit;
   }
   return { outcome: "acquired", gateway: result };
@@ -122,13 +126,12 @@ async function attempt(
 
 /** Within `ms`, or as the standby of a gateway that is well. A lock is waited for in the kernel; nobody tells of a port that is freed. */
 async function attemptLater(
-  refusal: GatewayLockError,
+  contest: Contest,
   asStandby: boolean,
   ms: number,
   claim: ResolvedOptions,
   chronicle: Chronicle,
 ): Promise<Gateway | GatewayLockError> {
-  const contest = { waited: isHeld(refusal), onWait: () => {} };
   if (contest.waited) return await attempt({ ...claim, timeout: asStandby ? Infinity : ms }, chronicle, contest);
   await pause(ms, claim.signal);
   return await attempt({ ...claim, timeout: 0 }, chronicle, contest);

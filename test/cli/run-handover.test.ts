@@ -1,6 +1,6 @@
 // `gateway-lock run --handover`: one takes over from another, whose program is ended for it, and clients wait in between.
 
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
@@ -146,6 +146,24 @@ it("waits for the end of a program whose runner was killed over that", async () 
   await runner.next("told");
   await runner.kill();
   expect(await successor.next("acquired", "refused")).toMatchObject({ event: "acquired" });
+});
+
+it("leaves nothing when it is told to end in the middle of one", async () => {
+  const claim = await aClaim();
+  const runner = run(claim, python);
+  await runner.next("serving");
+  const successor = startFixture("handover-gateway.mjs", {
+    options: claim,
+    stopAt: "successor received",
+    signal: "SIGSTOP",
+  });
+  await successor.next("successor draining");
+  await runner.next("signal");
+  await until(() => readFileSync(`/proc/${successor.pid}/status`, "utf8").includes("State:\tT"));
+  runner.child.kill("SIGTERM");
+  await successor.kill();
+  expect(await runner.exited).toEqual({ code: null, signal: "SIGTERM" });
+  expect(lockFilesIn(claim.stateDir)).toEqual([]);
 });
 
 it("of one without --handover is refused", async () => {

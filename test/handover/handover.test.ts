@@ -7,10 +7,11 @@ import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
-import { describe, expect, onTestFinished } from "vitest";
+import { describe, expect, onTestFinished, vi } from "vitest";
 import type { GatewayLockMessage } from "../../lib/diagnostics.ts";
 import type { Gateway } from "../../lib/gateway.ts";
 import { readOwner } from "../../lib/lock/record.ts";
+import { superviseGateway } from "../../lib/supervisor/supervise.ts";
 import { hasFlockCommand, hasPython, isLinux, itWhere } from "../support/capabilities.ts";
 import { expectNothingLeft, lockFilesIn, refusalOf } from "../support/gateways.ts";
 import { aborted, acquire, heirs, reached } from "../support/handovers.ts";
@@ -322,6 +323,45 @@ describe("a handover that comes to nothing", () => {
     expect(lockFilesIn(elsewhere)).toEqual([]);
   });
 
+  it("because the successor can't begin although it owns, leaves nothing of that behind", async () => {
+    const elsewhere = temporaryDirectory();
+    const options = await heirs();
+    const old = await acquire(options);
+    await served(old, "old");
+    const socket = join(options.stateDir, SOCKET);
+    const inTheWay = reached("successor", "taken", () => {
+      rmSync(socket);
+      writeFileSync(socket, "mine");
+    });
+    const resumed = reached("owner", "resumed");
+    const error = await refusalOf({ ...options, configPath: join(elsewhere, "b.json") });
+    await inTheWay;
+    await resumed;
+    expect(error.message).toContain("its handover socket can't be made: EADDRINUSE");
+    expect(lockFilesIn(elsewhere)).toEqual([]);
+    expect(readOwner(old.lockPaths[0] ?? "").record).toMatchObject({ ownerId: old.owner.ownerId, phase: "ready" });
+    expect(await bodyOf(options.port)).toBe("old");
+    rmSync(socket);
+    await until(() => existsSync(socket));
+    await acquire(options);
+  });
+
+  it("is no time for the owner to be sure of its locks", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    const told: unknown[] = [];
+    const sent = reached("successor", "received", () => {
+      try {
+        old.assertCurrent();
+      } catch (error) {
+        told.push((error as Error).message);
+      }
+    });
+    await acquire(options);
+    await sent;
+    expect(told).toEqual([expect.stringContaining("a successor may have it by now")]);
+  });
+
   it("lets a standby go on waiting, and have what the owner gives up", async () => {
     const options = await heirs();
     const old = await acquire(options);
@@ -612,6 +652,61 @@ describe("who asks for a handover", () => {
     expect((await successor).port).toBe(options.port);
   });
 
+  it("comes too early for a successor that has not begun, and waits until it has", async () => {
+    const options = await heirs();
+    const words: string[] = [];
+    // It does not let go until it is told to, and its successor waits for that for a second.
+    const old = startFixture("handover-gateway.mjs", {
+      options: { ...options, handover: undefined },
+      stopAt: "owner confirmed",
+      signal: "SIGSTOP",
+    });
+    await old.next("acquired");
+    const confirmed = reached("successor", "confirmed");
+    const second = acquire({ ...options, handover: { onHandover: () => void words.push("last words") } });
+    const began = second.then(() => void words.push("begins"));
+    await confirmed;
+    const third = acquire(options);
+    await began;
+    await third;
+    expect(words).toEqual(["begins", "last words"]);
+    expect((await second).handedOver.aborted).toBe(true);
+    old.child.kill("SIGCONT");
+    await old.next("handed-over");
+  });
+
+  it("asks again, with a timeout, when another one was being served, whoever has it then", async () => {
+    const options = await heirs();
+    let letGo = () => {};
+    const lastWords = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const first = await acquire({ ...options, handover: { onHandover: () => lastWords } });
+    const drained = reached("owner", "drained");
+    const second = acquire(options);
+    await drained;
+    const third = acquire({ ...options, timeout: 10_000 });
+    await expect(acquire(options)).rejects.toThrow("it is being handed over to another successor already");
+    letGo();
+    await aborted(first.handedOver);
+    await aborted((await second).handedOver);
+    (await third).assertCurrent();
+  });
+
+  it("takes no lock of another gateway whose lock files somebody has just wiped", async () => {
+    const [other, options] = [await heirs(), await heirs()];
+    const victim = await acquire(other);
+    const owner = await acquire(options);
+    rmSync(join(other.stateDir, "locks"), { recursive: true });
+    const resumed = reached("owner", "resumed");
+    const error = await refusalOf({ ...options, configPath: join(other.stateDir, "gateway.json") });
+    await resumed;
+    expect(error.code).toBe("HANDOVER_FAILED");
+    victim.assertCurrent();
+    expect(victim.lost.aborted).toBe(false);
+    owner.assertCurrent();
+  });
+
   it("is one of several: each has it in turn, or is told that another one is being served", async () => {
     const options = await heirs();
     const first = startFixture("handover-gateway.mjs", { options: { ...options, handover: undefined } });
@@ -624,6 +719,23 @@ describe("who asks for a handover", () => {
     const { record, holders } = readOwner(join(options.stateDir, "locks/gateway.state.lock"));
     expect(holders).toEqual([record?.pid]);
     expect(all.filter(({ pid }) => pid === record?.pid)).toHaveLength(1);
+  });
+});
+
+describe("a supervised successor", () => {
+  it("asks an owner that does not hand over once, and then looks whether that is well", async () => {
+    const options = await heirs();
+    let times = 0;
+    const refuse = () => {
+      times++;
+      throw new Error("never");
+    };
+    await acquire({ ...options, handover: { onHandover: refuse } });
+    vi.stubEnv("GATEWAY_LOCK_SUPERVISOR", "pm2");
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const start = superviseGateway({ ...options, retry: { interval: 20, limit: 200 }, health: { timeout: 20 } });
+    await expect(start).rejects.toMatchObject({ code: "NOT_HEALTHY" });
+    expect(times).toBe(1);
   });
 });
 

@@ -1,14 +1,16 @@
 // Proves that a handover ends in good time, whatever does not: a request that is never answered, an application without last words.
 
+import { mkdirSync } from "node:fs";
 import { get } from "node:http";
+import { join } from "node:path";
 import { expect } from "vitest";
-import { isLinux, itWhere } from "../support/capabilities.ts";
+import { hasPython, isLinux, itWhere } from "../support/capabilities.ts";
 import { CLI } from "../support/commands.ts";
 import { heirs } from "../support/handovers.ts";
 import { bodyOf } from "../support/listener-tools.ts";
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 
-const it = itWhere(isLinux, "needs Linux");
+const it = itWhere(isLinux && hasPython, "needs python3 on Linux");
 
 it("after ten seconds: the owner serves on, and the successor is told what was not done", async () => {
   const play = async ({ stateDir, port }: { stateDir: string; port: number }, hook?: string) => {
@@ -64,4 +66,19 @@ it("after ten seconds, also for the program of gateway-lock run, which is starte
   await runner.next("signal");
   process.kill(next, "SIGKILL");
   expect(await runner.exited).toEqual({ code: null, signal: "SIGKILL" });
+}, 60_000);
+
+it("after ten seconds, where an owner says nothing and keeps its lock: nobody asks for ever", async () => {
+  const { stateDir, port } = await heirs();
+  mkdirSync(join(stateDir, "locks"), { mode: 0o700 });
+  const args = [fixturePath("handover-peer.py"), "owner", join(stateDir, "locks/gateway.state.sock"), stateDir];
+  const owner = new TestProcess("python3", args);
+  await owner.next("ready");
+  const successor = startFixture("handover-gateway.mjs", { options: { stateDir, port } });
+  await owner.next("said");
+  owner.send("close");
+  const { code, message, ms } = await successor.next("refused");
+  expect(code).toBe("HANDOVER_FAILED");
+  expect(message).toBe("the running gateway did not hand over: it has ended without a word, and somebody has its lock");
+  expect(ms).toBeLessThan(12_000);
 }, 60_000);
