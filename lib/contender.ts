@@ -39,6 +39,8 @@ const SETTLING: readonly number[] = [5, 1050];
 
 /** How often a gateway is asked for again that is just being handed over to somebody else, or just starting. ms */
 const ASK_INTERVAL = 1000;
+/** The same of one whose owner is gone without a word. ms */
+const ORPHAN_INTERVAL = 100;
 
 export interface Won {
   readonly locks: LockSet;
@@ -84,6 +86,7 @@ export async function contend(
   let granted: FileLock | null = null;
   let { waited, refusal = null } = contest;
   let settling = 0;
+  let orphaned: number | null = null;
   for (;;) {
     const { resources, locks } = tryAll(options, { granted, inherited }, chronicle);
     granted = null;
@@ -97,11 +100,12 @@ export async function contend(
     if (options.handover !== null && contest.asks !== false && (refusal === null || refusal.passes)) {
       const asked = await ask(locks, options, resources, chronicle);
       if (asked === null) {
-        // It has died over that. What it has left behind, a program that it was about to end say, may take a moment.
+        // It has died over that, and what it has left behind may take a moment to end: a program that it was about to end, say. Or it has just gone to somebody else.
         waited = true;
-        granted = await waitForLock(locks.held, { deadline: performance.now() + HOOK_LIMIT, signal });
-        if (granted !== null) continue;
-        refusal = new NoOffer("it has ended without a word, and somebody has its lock");
+        orphaned ??= performance.now() + HOOK_LIMIT;
+        granted = await waitForLock(locks.held, { deadline: performance.now() + ORPHAN_INTERVAL, signal });
+        if (granted !== null || performance.now() < orphaned) continue;
+        refusal = new NoOffer("it ends without a word, and somebody has its lock");
       } else if (asked instanceof NoOffer) refusal = asked;
       else return { ...asked, waited: true };
     }
@@ -115,10 +119,12 @@ export async function contend(
     }
     waited = true;
     const owner = readRecord(locks.resource.lockPath).record;
-    if (refusal !== null && (!refusal.passes || performance.now() >= deadline + GRACE))
+    const patience = Math.max(deadline + GRACE, orphaned ?? 0);
+    if (refusal !== null && (!refusal.passes || performance.now() >= patience))
       throw describeRefusal(refusal, owner, locks);
     if (refusal !== null) {
-      await pause(GRACE_INTERVAL * (0.5 + Math.random()), signal);
+      if (orphaned === null) await pause(GRACE_INTERVAL * (0.5 + Math.random()), signal);
+      else granted = await waitForLock(locks.held, { deadline: performance.now() + ORPHAN_INTERVAL, signal });
       continue;
     }
     const listening = owner === null ? null : await describeListening(owner, locks, scheme);

@@ -79,6 +79,6 @@ it("after ten seconds, where an owner says nothing and keeps its lock: nobody as
   owner.send("close");
   const { code, message, ms } = await successor.next("refused");
   expect(code).toBe("HANDOVER_FAILED");
-  expect(message).toBe("the running gateway did not hand over: it has ended without a word, and somebody has its lock");
+  expect(message).toBe("the running gateway did not hand over: it ends without a word, and somebody has its lock");
   expect(ms).toBeLessThan(12_000);
 }, 60_000);
