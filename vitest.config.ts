@@ -8,7 +8,7 @@ const LAB = ["test/supervisor/{systemd,systemd-*,pm2}.test.ts", "test/examples.t
 const PATIENT = ["test/handover/{steps,limits}.test.ts"];
 /** They count threads, fill the table of locks of the kernel, or have a limit of time that a neighbour's load can exceed. */
 const ALONE = [
-  "test/gateway-{leaving,loss,standby}.test.ts",
+  "test/gateway-{contention,leaving,loss,standby}.test.ts",
   "test/listener/{bind,hand-off-odd}.test.ts",
   "test/lock/{owner,wait-*}.test.ts",
 ];
