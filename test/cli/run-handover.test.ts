@@ -100,8 +100,8 @@ it("three times in a row refuses no client", async () => {
     expect(await runner.exited).toEqual({ code: 0, signal: null });
     runner = next;
   }
-  const heard = await visitor.stop();
-  expect(heard.filter((answer) => !/^\d+$/.test(answer))).toEqual([]);
+  // What the program itself has accepted, it may reset: from Node 26 on its server.close() ends who has not sent anything yet.
+  expect(await visitor.stop()).not.toContain("ECONNREFUSED");
 });
 
 it("takes over from a program that uses the library, and from one that has adopted its claim", async () => {
