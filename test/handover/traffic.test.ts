@@ -90,6 +90,7 @@ describe("a handover waits", () => {
     const successor = succeed(options);
     await began;
     const late = bodyOf(options.port);
+    await delay(2 * SILENT); // the handler takes its time, and nobody says anything
     answer();
     expect(await slow.answer).toEqual({ body: "old", connection: "close" });
     expect(await late).toBe("new");
