@@ -1,12 +1,12 @@
 // The verb: lock, check, bind, publish; and one place that undoes it all in reverse.
 
-import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { crypto } from "./builtins.ts";
 import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contender.ts";
 import { Chronicle } from "./diagnostics.ts";
 import { codeOf, formatUrl, reasonOf } from "./errors.ts";
 import { Gateway } from "./gateway.ts";
-import { NoOffer } from "./handover/request.ts";
+import { NoOffer } from "./handover/protocol.ts";
 import { activatedSockets, Inheritance } from "./inheritance.ts";
 import { claimPorts } from "./listener/claim.ts";
 import { InheritedSockets } from "./listener/inherited-sockets.ts";
@@ -59,7 +59,7 @@ export async function acquireGateway(options: GatewayOptions): Promise<Gateway> 
 /** One acquisition, however many attempts it takes: it ends with one `acquire` (which acquire() tells) or one `refused`. */
 export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: Chronicle) => Promise<T>): Promise<T> {
   native(); // before anything is made
-  const chronicle = new Chronicle(randomUUID(), literalOf(options), options.port);
+  const chronicle = new Chronicle(crypto().randomUUID(), literalOf(options), options.port);
   try {
     return await play(chronicle);
   } catch (error) {
@@ -104,6 +104,7 @@ async function bindAndPublish(
     // An owner that hands over is not dying, and its clients wait.
     const mayBeDying = waited && bequest === null;
     const patience = { until: performance.now() + (mayBeDying ? DYING : 0), signal: options.signal };
+    const offer = options.handover === null ? null : (await import("./handover/offer.ts")).Offer;
     await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
     const fields = recordFor(won, options, chronicle);
@@ -125,7 +126,7 @@ async function bindAndPublish(
       // Until the predecessor knows it, it may yet go on, with these files.
       locks.shareInherited();
     }
-    const gateway = new Gateway(locks, ports, fields, options, chronicle);
+    const gateway = new Gateway(locks, ports, fields, options, chronicle, offer);
     if (bequest !== null) {
       bequest.confirm();
       locks.unshare();

@@ -15,8 +15,8 @@ import {
   reasonOf,
   systemError,
 } from "./errors.ts";
-import { HOOK_LIMIT, socketPathOf } from "./handover/protocol.ts";
-import { type Bequest, NoOffer, requestHandover } from "./handover/request.ts";
+import { HOOK_LIMIT, NoOffer, socketPathOf } from "./handover/protocol.ts";
+import type { Bequest } from "./handover/request.ts";
 import { explainDisinheritance } from "./inheritance.ts";
 import { findPortOwner, isListening } from "./listener/port-owner.ts";
 import { type FileLock, type InheritedLocks, waitForLock } from "./lock/file-lock.ts";
@@ -152,6 +152,7 @@ async function ask(
       `it listens on port ${record.port}, and this one would on ${port}, which would refuse its clients: give both the same, or stop the old one first`,
     );
   try {
+    const { requestHandover } = await import("./handover/request.ts");
     const bequest = await requestHandover(state.lockPath, options.signal);
     if (bequest === null) return null;
     try {

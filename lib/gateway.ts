@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Server } from "node:net";
 import type { Chronicle } from "./diagnostics.ts";
 import { formatUrl, type GatewayLockError, handOffFailed, lockFailed, lockLost, reasonOf } from "./errors.ts";
-import { type Estate, Offer } from "./handover/offer.ts";
+import type { Estate, Offer } from "./handover/offer.ts";
 import { socketPathOf } from "./handover/protocol.ts";
 import type { Descriptors } from "./inheritance.ts";
 import { isLoopbackV4 } from "./listener/addresses.ts";
@@ -75,6 +75,7 @@ export class Gateway {
     fields: OwnerFields,
     { scheme, handover }: Pick<ResolvedOptions, "scheme" | "handover">,
     chronicle: Chronicle,
+    MakeOffer: typeof Offer | null,
   ) {
     this.#locks = locks;
     this.#lockPaths = locks.paths;
@@ -87,7 +88,7 @@ export class Gateway {
     this.#fields = { ...fields, host: this.host, port: this.port, url: this.url, phase: "listening" };
     this.#owner = locks.publish(this.#fields);
     this.#chronicle = Object.assign(chronicle, { host: this.host, port: this.port, lockPaths: this.#lockPaths });
-    this.#offer = handover === null ? null : this.#offerTo(handover);
+    this.#offer = handover === null || MakeOffer === null ? null : this.#offerTo(handover, MakeOffer);
     this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
     notifyOpen(this);
   }
@@ -346,7 +347,7 @@ export class Gateway {
       : `the gateway has been handed over to pid ${this.#successor}`;
   }
 
-  #offerTo(hooks: HandoverOptions): Offer {
+  #offerTo(hooks: HandoverOptions, MakeOffer: typeof Offer): Offer {
     const ports = this.#ports;
     const locks = this.#locks;
     ports.watchTraffic();
@@ -413,7 +414,7 @@ export class Gateway {
     };
     const path = socketPathOf(this.#lockPaths[0] ?? "");
     try {
-      return new Offer(path, estate);
+      return new MakeOffer(path, estate);
     } catch (cause) {
       throw lockFailed(path, `its handover socket can't be made: ${reasonOf(cause)}`, cause);
     }

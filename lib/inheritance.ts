@@ -12,8 +12,8 @@
 // all, the child writes its record again when the parent has let go.
 
 import { closeSync, fstatSync } from "node:fs";
-import { Socket } from "node:net";
-import { isMainThread } from "node:worker_threads";
+import type { Socket } from "node:net";
+import { net, workerThreads } from "./builtins.ts";
 
 /** Descriptors by what they are for. */
 export interface Descriptors {
@@ -52,7 +52,7 @@ export class Inheritance {
   /** `null` where the parent left none to this process. Nothing is taken yet. */
   static find(): Inheritance | null {
     // A worker has an environment of its own: it could take what another thread has taken.
-    return isMainThread && isHeir() ? new Inheritance() : null;
+    return isHeir() && workerThreads().isMainThread ? new Inheritance() : null;
   }
 
   /** None, if somebody else in this process has them. */
@@ -131,7 +131,8 @@ export interface PassedSockets {
 /** By a supervisor. Only to the main thread: another one could take what this one has taken. */
 export function activatedSockets(): PassedSockets {
   const { LISTEN_PID, LISTEN_FDS } = process.env;
-  const listeners = isMainThread ? listenersFrom(LISTEN_PID, LISTEN_FDS) : [];
+  const isOurs = LISTEN_FDS !== undefined && workerThreads().isMainThread;
+  const listeners = isOurs ? listenersFrom(LISTEN_PID, LISTEN_FDS) : [];
   return { listeners, guards: [], shared: listeners };
 }
 
@@ -165,7 +166,7 @@ class Parent {
   }
 
   private constructor(fd: number) {
-    this.#channel = new Socket({ fd, readable: true, writable: true });
+    this.#channel = new (net().Socket)({ fd, readable: true, writable: true });
     this.#channel
       .on("error", () => {})
       .once("data", this.#wake)

@@ -3,12 +3,10 @@
 import { inspect } from "node:util";
 import type { GatewayReport } from "./inspect/report.ts";
 import { parseAddress } from "./listener/addresses.ts";
-import {
-  DEFAULT_HEALTH_PATH,
-  DEFAULT_HEALTH_TIMEOUT,
-  type HealthOptions,
-  type ResolvedHealth,
-} from "./listener/health.ts";
+import type { HealthOptions, ResolvedHealth } from "./listener/health.ts";
+
+export const DEFAULT_HEALTH_PATH = "/healthz";
+export const DEFAULT_HEALTH_TIMEOUT = 1000; // ms
 
 /** JSON that the user keeps in the owner record. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
@@ -559,7 +557,7 @@ export function badPort(name: string, wanted: string, value: unknown): RangeErro
 
 function brief(value: unknown): string {
   const text = inspect(value, { depth: 0, breakLength: Infinity });
-  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+  return text.length > 80 ? `${text.slice(0, 79)}\u2026` : text;
 }
 
 /** Edits that turn one name into the other (Levenshtein), whatever their case. */

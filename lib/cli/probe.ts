@@ -2,8 +2,8 @@
 
 import { EXIT } from "../errors.ts";
 import { inspectGateway } from "../inspect/status.ts";
-import { DEFAULT_HEALTH_PATH, DEFAULT_HEALTH_TIMEOUT, type HealthReport, probe } from "../listener/health.ts";
-import { checkDeadline } from "../options.ts";
+import { type HealthReport, probe } from "../listener/health.ts";
+import { checkDeadline, DEFAULT_HEALTH_PATH, DEFAULT_HEALTH_TIMEOUT } from "../options.ts";
 import { type CommandOptions, checked, UsageError } from "./options.ts";
 import { formatHealth, isGone, NOT_RUNNING } from "./status.ts";
 import { paint, print, printJson, type Row, table } from "./terminal.ts";

@@ -1,8 +1,8 @@
 // `gateway-lock status`: the verdict, what it rests on, and the next step.
 
+import { inspect } from "../inspect/inspection.ts";
 import type { Picture } from "../inspect/look.ts";
 import type { GatewayReport, GatewayVerdict, ListenerReport } from "../inspect/report.ts";
-import { inspect } from "../inspect/status.ts";
 import type { OwnerRecord } from "../lock/record.ts";
 import { resolveInspectOptions } from "../options.ts";
 import type { CommandOptions } from "./options.ts";

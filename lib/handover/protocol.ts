@@ -92,3 +92,15 @@ export type Message = Hello | Received | Confirmed | Broken | Draining | Progres
 export function socketPathOf(stateLockPath: string): string {
   return stateLockPath.replace(/\.lock$/, ".sock");
 }
+
+/** Why there is nothing to be had from the owner. */
+export class NoOffer extends Error {
+  override readonly name: string = "NoOffer";
+  /** Worth asking again soon. */
+  readonly passes: boolean;
+
+  constructor(reason: string, { passes = false, cause }: { passes?: boolean; cause?: unknown } = {}) {
+    super(reason, { cause });
+    this.passes = passes;
+  }
+}

@@ -6,20 +6,8 @@ import type { InheritedLocks } from "../lock/file-lock.ts";
 import { native } from "../native.ts";
 import { packageVersion } from "../version.ts";
 import { Channel, closeAll, EndOfChannel } from "./channel.ts";
-import { type Kind, PROTOCOL, RELEASE_LIMIT, SILENCE, socketPathOf } from "./protocol.ts";
+import { type Kind, NoOffer, PROTOCOL, RELEASE_LIMIT, SILENCE, socketPathOf } from "./protocol.ts";
 import { tellStep } from "./steps.ts";
-
-/** Why there is nothing to be had from the owner. */
-export class NoOffer extends Error {
-  override readonly name: string = "NoOffer";
-  /** Worth asking again soon. */
-  readonly passes: boolean;
-
-  constructor(reason: string, { passes = false, cause }: { passes?: boolean; cause?: unknown } = {}) {
-    super(reason, { cause });
-    this.passes = passes;
-  }
-}
 
 type Given = readonly [fd: number, kind: Kind];
 

@@ -1,22 +1,7 @@
 // Every check of a gateway's surroundings: what was seen, and what to do about it.
 
-import { lstatSync } from "node:fs";
-import { printable, reasonOf } from "../errors.ts";
-import { locateResources } from "../lock/resources.ts";
-import {
-  checkBoolean,
-  checkReserve,
-  type InspectOptions,
-  type ResolvedInspection,
-  resolveInspectOptions,
-} from "../options.ts";
-import { checkIsolation, type ProfileInstance } from "../profile/isolation.ts";
-import { checkClock, checkLockFile, checkRecord } from "./checks/lock.ts";
-import { checkAddon, checkFilesystem, checkPermissions } from "./checks/place.ts";
-import { checkDerivedPorts, checkEphemeralRange, checkLoopback, checkPortOwner, checkWildcard } from "./checks/port.ts";
-import { type Answer, type Scene, unchecked } from "./checks/scene.ts";
-import { checkProfiles, checkSupervisor } from "./checks/setting.ts";
-import { look, type Picture, readLockFile } from "./look.ts";
+import type { InspectOptions } from "../options.ts";
+import type { ProfileInstance } from "../profile/isolation.ts";
 
 /** The README's table says what each one means. */
 export type CheckName =
@@ -51,24 +36,6 @@ export interface DoctorOptions extends InspectOptions {
   instances?: readonly ProfileInstance[] | undefined;
 }
 
-const CHECKS: readonly (readonly [CheckName, (scene: Scene) => Answer | Promise<Answer>])[] = [
-  ["addon", checkAddon],
-  ["filesystem", checkFilesystem],
-  ["permissions", checkPermissions],
-  ["record", checkRecord],
-  ["lock-file", checkLockFile],
-  ["port-owner", checkPortOwner],
-  ["loopback", checkLoopback],
-  ["wildcard", checkWildcard],
-  ["ephemeral-range", checkEphemeralRange],
-  ["profiles", checkProfiles],
-  ["derived-ports", checkDerivedPorts],
-  ["supervisor", checkSupervisor],
-  ["clock", checkClock],
-];
-
-const MAX_LOOKS = 4;
-
 /**
  * Runs every check, and answers with one finding for each, in one order, whether something is wrong or not. Nothing of the
  * gateway is touched, and no lock is taken that a starting one could meet: to see whether a filesystem locks, a
@@ -79,68 +46,6 @@ const MAX_LOOKS = 4;
  * @throws TypeError `ERR_INVALID_ARG_TYPE` or `ERR_INVALID_ARG_VALUE`, RangeError `ERR_SOCKET_BAD_PORT` or `ERR_OUT_OF_RANGE`
  */
 export async function diagnose(options: DoctorOptions): Promise<Finding[]> {
-  const scene = survey(options);
-  const findings: Finding[] = [];
-  for (const [check, run] of CHECKS) {
-    const { ok, evidence, next } = await runOne(run, scene);
-    // Paths, records and command lines are other people's text.
-    findings.push({ check, ok, evidence: printable(evidence), next: next === null ? null : printable(next) });
-  }
-  return findings;
-}
-
-function survey(options: DoctorOptions): Scene {
-  const resolved = resolveInspectOptions(options, ["instances"]);
-  const { instances = [] } = options;
-  const isolation = checkIsolation(instances);
-  const resources = locateResources(resolved);
-  const readings = resources.flatMap((resource) =>
-    [resource.lockPath, resource.fallbackLockPath]
-      .filter((path) => path !== null)
-      .map((path) => ({ resource, path, ...readLockFile(path) })),
-  );
-  const places = new Set(readings.flatMap(({ path, resource }) => [resource.path, resource.lockDirectory, path]));
-  let picture: Promise<Picture> | null = null;
-  return {
-    options: resolved,
-    allowNetworkFilesystem: checkBoolean("allowNetworkFilesystem", options.allowNetworkFilesystem, false),
-    reserve: checkReserve(options.reserve),
-    instances: instances.length,
-    isolation,
-    resources,
-    readings,
-    dates: [...places].flatMap((path) => {
-      const changed = dateOf(path);
-      return changed === null ? [] : [{ path, changed }];
-    }),
-    picture: () => {
-      picture ??= lookClosely(resolved);
-      return picture;
-    },
-  };
-}
-
-/** Where processes come and go by the hundred, a look may miss who holds nothing, and see it the next time. */
-async function lookClosely(options: ResolvedInspection): Promise<Picture> {
-  let picture = await look(options);
-  for (let looks = 1; picture.locked === null && looks < MAX_LOOKS; looks++) picture = await look(options);
-  return picture;
-}
-
-function dateOf(path: string): number | null {
-  try {
-    return lstatSync(path).mtimeMs;
-  } catch {
-    return null;
-  }
-}
-
-async function runOne(run: (scene: Scene) => Answer | Promise<Answer>, scene: Scene): Promise<Answer> {
-  try {
-    return await run(scene);
-  } catch (error) {
-    const isMissing = error instanceof Error && "code" in error && error.code === "ERR_GATEWAY_LOCK_ADDON";
-    if (isMissing) return unchecked("it takes the addon to see this, which is missing", "mend the addon first");
-    return unchecked(`it could not be checked: ${reasonOf(error)}`, "mend that, or look as root");
-  }
+  const { check } = await import("./checks/all.ts");
+  return await check(options);
 }

@@ -1,16 +1,9 @@
 // The state of a gateway, from outside: what the kernel, the record, the port and the health probe say, and what follows.
 
-import { formatUrl } from "../errors.ts";
-import { examine, type Probe } from "../listener/health.ts";
-import { type InspectOptions, type ResolvedInspection, resolveInspectOptions } from "../options.ts";
-import { keyOf, look, type Picture } from "./look.ts";
+import { type InspectOptions, resolveInspectOptions } from "../options.ts";
 import type { GatewayReport } from "./report.ts";
-import { judge, strangersIn } from "./verdict.ts";
 
 export type { InspectOptions } from "../options.ts";
-
-/** How often a gateway that seems unwell is looked at again, because it may just have made way for another one. */
-const MAX_ROUNDS = 3;
 
 /**
  * Says whether a gateway runs, who it is and how it is, and what to do about it. It only reads: it takes no lock, makes and
@@ -22,40 +15,7 @@ const MAX_ROUNDS = 3;
  * @throws TypeError, RangeError: bad options. Error `ERR_GATEWAY_LOCK_ADDON`
  */
 export async function inspectGateway(options: InspectOptions): Promise<GatewayReport> {
-  return (await inspect(resolveInspectOptions(options))).report;
-}
-
-/** A report, and what it was made from. */
-export interface Inspection {
-  readonly report: GatewayReport;
-  readonly picture: Picture;
-}
-
-export async function inspect(options: ResolvedInspection): Promise<Inspection> {
-  const report = (of: Picture, health: Probe | null): Inspection => ({
-    report: judge(of, health, options),
-    picture: of,
-  });
-  let picture = await look(options);
-  for (let round = 1; ; round++) {
-    const health = await ask(picture, options, null);
-    if (health === null || health.ok) return report(picture, health);
-    const after = await look(options);
-    if (keyOf(after) === keyOf(picture)) return report(picture, health);
-    if (round === MAX_ROUNDS) return report({ ...after, isSettled: false }, null);
-    picture = after;
-  }
-}
-
-/** Nobody is asked whose answer would prove nothing: a stranger on the port, or whoever is there while the lock is free. */
-export async function ask(
-  picture: Picture,
-  options: ResolvedInspection,
-  signal: AbortSignal | null,
-): Promise<Probe | null> {
-  const { owner, endpoint, locked, listeners } = picture;
-  if (owner === null || endpoint === null || locked === false || strangersIn(picture).length > 0) return null;
-  if (!listeners.some(({ port }) => port === endpoint.port)) return null;
-  const url = formatUrl(endpoint.scheme, endpoint.host, endpoint.port);
-  return await examine(url, owner, options.health, signal);
+  const resolved = resolveInspectOptions(options);
+  const { inspect } = await import("./inspection.ts");
+  return (await inspect(resolved)).report;
 }

@@ -1,9 +1,15 @@
 // What the evidence means: the verdict, by the contract's order, and the next step in one sentence.
 
 import { EXIT, formatUrl, printable, quote } from "../errors.ts";
-import { DEFAULT_HEALTH_PATH, DEFAULT_HEALTH_TIMEOUT, type Probe } from "../listener/health.ts";
+import type { Probe } from "../listener/health.ts";
 import type { SeenListener } from "../listener/port-owner.ts";
-import { DEFAULT_HOST, DEFAULT_SCHEME, type ResolvedInspection } from "../options.ts";
+import {
+  DEFAULT_HEALTH_PATH,
+  DEFAULT_HEALTH_TIMEOUT,
+  DEFAULT_HOST,
+  DEFAULT_SCHEME,
+  type ResolvedInspection,
+} from "../options.ts";
 import type { Picture } from "./look.ts";
 import type { GatewayReport, GatewayVerdict } from "./report.ts";
 

@@ -3,9 +3,9 @@
 import { locateResources } from "../lock/resources.ts";
 import { onAbort } from "../lock/wait.ts";
 import { resolveWaitOptions, type WaitOptions } from "../options.ts";
+import { ask } from "./inspection.ts";
 import { keyOf, look, type Picture } from "./look.ts";
 import type { GatewayReport } from "./report.ts";
-import { ask } from "./status.ts";
 import { isUnlockedOwner, judge } from "./verdict.ts";
 import { Wakeups } from "./wakeups.ts";
 

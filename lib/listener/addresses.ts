@@ -1,12 +1,16 @@
 // Which sockets a gateway needs for its hosts: where it listens, and what it keeps rivals off.
 
-import { isIPv4, SocketAddress } from "node:net";
+import { net } from "../builtins.ts";
 
 /** An interface's name (IFNAMSIZ, netdevice(7)) or number. Node takes any text for a zone, escape sequences too. */
 const ZONE = /^[\w.:@-]{1,15}$/;
 
 /** An IPv4 address in IPv6's clothes is the same port to the kernel (RFC 4291, 2.5.5.2). */
 const MAPPED = "::ffff:";
+
+export function isIPv4(text: string): boolean {
+  return net().isIPv4(text);
+}
 
 /** One socket to bind. */
 export interface Target {
@@ -74,7 +78,7 @@ export function parseAddress(host: string): string | null {
   const [address = host, zone] = host.split(/%(.*)/s);
   if ((zone !== undefined && !ZONE.test(zone)) || !address.includes(":")) return null;
   try {
-    const { address: short } = new SocketAddress({ address, family: "ipv6" });
+    const { address: short } = new (net().SocketAddress)({ address, family: "ipv6" });
     if (short.startsWith(MAPPED) && isIPv4(short.slice(MAPPED.length))) return short.slice(MAPPED.length);
     return zone === undefined ? short : `${short}%${zone}`;
   } catch {

@@ -1,7 +1,8 @@
 // A port that is ours alone, on every address asked for, and the server that it is given to.
 
 import { EventEmitter } from "node:events";
-import { Server } from "node:net";
+import type { Server } from "node:net";
+import { net } from "../builtins.ts";
 import { type GatewayLockError, handOffFailed, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, type NativeFailure, native } from "../native.ts";
 import { invalidType } from "../options.ts";
@@ -348,7 +349,7 @@ export class ExclusiveListener {
 
 function isServer(server: unknown): boolean {
   // Bun's http.Server is no net.Server; what it is will show.
-  return server instanceof Server || (process.versions.bun !== undefined && server instanceof EventEmitter);
+  return server instanceof net().Server || (process.versions.bun !== undefined && server instanceof EventEmitter);
 }
 
 /** Whether it listens for us alone: not for a supervisor, whose next service its clients wait for, nor for a child. */

@@ -9,7 +9,8 @@
 // Node tells nobody when close() is called, only when the last connection has ended: too late for the feeders, and for a
 // successor. But close() closes the server's handle at once, whoever calls it and however, and the handle is ours.
 
-import { type BlockList, createServer, type Server, type Socket } from "node:net";
+import type { BlockList, Server, Socket } from "node:net";
+import { net } from "../builtins.ts";
 import { handOffFailed, reasonOf } from "../errors.ts";
 import type { BoundSocket } from "../native.ts";
 import { canonical } from "./addresses.ts";
@@ -174,7 +175,9 @@ const CLOSED_MEANWHILE = "the server was closed meanwhile";
  * process alive.
  */
 export function turnAway(socket: BoundSocket, backlog: number): Server {
-  const server = createServer((connection) => connection.resetAndDestroy()).on("error", () => {});
+  const server = net()
+    .createServer((connection) => connection.resetAndDestroy())
+    .on("error", () => {});
   const handle = handleTo(socket, () => {});
   server.listen(handle, backlog).unref();
   receive(handle, socket);
@@ -231,7 +234,7 @@ function withoutZone(address: string): string | undefined {
 /** Accepts on `socket` for `server`. The feeder itself never keeps the process alive: the server does, or does not. */
 async function feed(server: Server, socket: BoundSocket, backlog: number): Promise<Server> {
   const books = booksOf(server);
-  const feeder = createServer({
+  const feeder = net().createServer({
     allowHalfOpen: books.allowHalfOpen ?? false,
     pauseOnConnect: books.pauseOnConnect ?? false,
     noDelay: books.noDelay ?? false,

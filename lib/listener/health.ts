@@ -6,6 +6,7 @@ import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { codeOf, printable, reasonOf } from "../errors.ts";
 import type { OwnerRecord } from "../lock/record.ts";
 import { callAt, onAbort } from "../lock/wait.ts";
+import { DEFAULT_HEALTH_PATH, DEFAULT_HEALTH_TIMEOUT } from "../options.ts";
 import { canonical, parseAddress, reachable } from "./addresses.ts";
 
 /** How a gateway is asked whether it is well. */
@@ -47,8 +48,6 @@ export interface ProbeOptions {
   readonly signal?: AbortSignal | null | undefined;
 }
 
-export const DEFAULT_HEALTH_PATH = "/healthz";
-export const DEFAULT_HEALTH_TIMEOUT = 1000; // ms
 /** An answer that is longer is not one of ours. */
 const MAX_BODY_BYTES = 65536;
 

@@ -1,6 +1,6 @@
 // Who has a port: first what the kernel's tables say, then a connection where they say nothing.
 
-import { connect } from "node:net";
+import { net } from "../builtins.ts";
 import { type PortListener, printable } from "../errors.ts";
 import { isFailure, native, type PortSocket, type PortUse } from "../native.ts";
 import { overlaps, reachable } from "./addresses.ts";
@@ -109,7 +109,7 @@ export async function isListening(host: string, port: number): Promise<boolean> 
 
 function answers(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
+    const socket = net().connect({ host, port });
     const timer = setTimeout(() => finish(true), PROBE_DEADLINE);
     function finish(busy: boolean): void {
       clearTimeout(timer);

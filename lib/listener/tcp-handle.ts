@@ -1,7 +1,7 @@
 // Node's TCP handles to bound sockets: how they are made, and what is kept of them between two servers.
 
-import net from "node:net";
 import { getSystemErrorName } from "node:util";
+import { net } from "../builtins.ts";
 import { handOffFailed, reasonOf, systemError } from "../errors.ts";
 import { type BoundSocket, isFailure, native } from "../native.ts";
 
@@ -120,7 +120,7 @@ let tcpHandleClass: TcpHandleClass | undefined;
 /** The class of Node's TCP handles, which nothing public gives away: asked of one that was bound to any port, for a moment. */
 function classOfTcpHandles(): TcpHandleClass {
   if (tcpHandleClass !== undefined) return tcpHandleClass;
-  const { _createServerHandle: create } = net as unknown as {
+  const { _createServerHandle: create } = net() as unknown as {
     _createServerHandle(address: string, port: number, family: 4): TcpHandle | number;
   };
   const probe = create("0.0.0.0", 0, 4);

@@ -4,9 +4,9 @@
 // and the second half of the old one, and now and then that is valid JSON. So the last field is a hash over all bytes
 // before it. A reader that finds it wrong reads again; nobody ever acts on a record whose hash is wrong.
 
-import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { dirname } from "node:path";
+import { digest } from "../digest.ts";
 import { printable } from "../errors.ts";
 import { parseAddress } from "../listener/addresses.ts";
 import { isFailure, type LockEvidence, native } from "../native.ts";
@@ -70,7 +70,7 @@ const MAX_READINGS = 5;
 const CHECKED = /^(.*),"check":"([0-9a-f]{16})"\}$/s;
 
 function hash(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+  return digest(text, 16);
 }
 
 /** The bytes of a record, padded to whole blocks and to at least `minBytes`: a record never shrinks while it is held. */

@@ -1,6 +1,5 @@
 // Where a lock lies: it follows from the resource alone, so that everyone who could harm it meets at one file.
 
-import { createHash } from "node:crypto";
 import {
   accessSync,
   constants,
@@ -15,6 +14,7 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { digest } from "../digest.ts";
 import { codeOf, GatewayLockError, lockFailed, reasonOf } from "../errors.ts";
 import type { Placement } from "../options.ts";
 
@@ -145,7 +145,7 @@ function hashedName(text: string): string {
 }
 
 function hash(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, 8);
+  return digest(text, 8);
 }
 
 /** The real path, with its last part folded where its directory ignores case. */

@@ -3,9 +3,8 @@
 // The locks are those that acquireGateway would take, found by the same code; the sockets are those that it would bind.
 
 import { statSync } from "node:fs";
-import { isIPv4 } from "node:net";
 import { rangesOf } from "../errors.ts";
-import { type Target, targetsFor } from "../listener/addresses.ts";
+import { isIPv4, type Target, targetsFor } from "../listener/addresses.ts";
 import { identify, locateResources, lockIdentities } from "../lock/resources.ts";
 import { isFailure, native } from "../native.ts";
 import {

@@ -1,8 +1,8 @@
 // Profiles: several gateways of one user, each with a state directory, a config and a port that follow from its name.
 
-import { createHash } from "node:crypto";
 import { homedir, userInfo } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
+import { digest } from "../digest.ts";
 import { badPort, checkNames, checkPath, checkPort, DEFAULT_PORT, invalidType, invalidValue } from "../options.ts";
 
 /** What `resolveProfile` takes. Options win over the environment, the environment over defaults. */
@@ -170,7 +170,7 @@ function portOf(option: number | undefined, { name, value }: Variable): number |
 
 function defaultPort(profile: string | null): number {
   if (profile === null) return DEFAULT_PORT;
-  const bits = createHash("sha256").update(profile).digest().readUInt32BE(0);
+  const bits = Number.parseInt(digest(profile, 8), 16);
   return DEFAULT_PORT + PORT_SPACING * (1 + (bits % NAMED_PORTS));
 }
 

@@ -1,7 +1,7 @@
 // Which supervisor started this process, if any, and whether it would start it again.
 
 import { existsSync, fstatSync } from "node:fs";
-import { isatty } from "node:tty";
+import { tty } from "../builtins.ts";
 import { printable } from "../errors.ts";
 import type { Supervisor } from "../lock/record.ts";
 
@@ -28,7 +28,7 @@ export function isSupervised(env: NodeJS.ProcessEnv = process.env): boolean {
   if (nameIn(env) !== undefined) return true;
   if (supervisor === "kubernetes" || supervisor === "docker") return process.pid === 1;
   // A unit may have a terminal (StandardInput=tty of systemd.exec(5)), and is started by systemd itself.
-  return !isatty(0) || env.SYSTEMD_EXEC_PID === String(process.pid);
+  return !tty().isatty(0) || env.SYSTEMD_EXEC_PID === String(process.pid);
 }
 
 /** What `GATEWAY_LOCK_SUPERVISOR` says; `undefined` where that is nothing, or no name. */
@@ -68,7 +68,7 @@ function isSystemdService({ SYSTEMD_EXEC_PID, JOURNAL_STREAM, INVOCATION_ID }: N
   if (SYSTEMD_EXEC_PID !== undefined && [process.pid, process.ppid].includes(Number(SYSTEMD_EXEC_PID))) return true;
   if (JOURNAL_STREAM !== undefined && [1, 2].some((fd) => streamOf(fd) === JOURNAL_STREAM)) return true;
   const silent = SYSTEMD_EXEC_PID === undefined && JOURNAL_STREAM === undefined;
-  return silent && INVOCATION_ID !== undefined && !isatty(0);
+  return silent && INVOCATION_ID !== undefined && !tty().isatty(0);
 }
 
 function streamOf(fd: number): string | null {

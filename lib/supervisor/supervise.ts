@@ -5,7 +5,7 @@ import { type Contest, isHeld, urlOf } from "../contender.ts";
 import type { Chronicle } from "../diagnostics.ts";
 import { codeOf, EXIT, GatewayLockError, notHealthy, reasonOf } from "../errors.ts";
 import type { Gateway } from "../gateway.ts";
-import { examine, type HealthReport } from "../listener/health.ts";
+import type { HealthReport } from "../listener/health.ts";
 import { livenessOf, type OwnerRecord, type Supervisor } from "../lock/record.ts";
 import { pause } from "../lock/wait.ts";
 import {
@@ -144,6 +144,7 @@ async function examineOwner(
 ): Promise<HealthReport> {
   const url = owner === undefined || livenessOf(owner) === "gone" ? null : urlOf(owner, claim.scheme);
   if (owner !== undefined && url !== null) {
+    const { examine } = await import("../listener/health.ts");
     const { contradicts, ...report } = await examine(url, owner, health, claim.signal);
     return report;
   }
