@@ -11,7 +11,7 @@ import { activatedSockets, Inheritance } from "./inheritance.ts";
 import { claimPorts } from "./listener/claim.ts";
 import { InheritedSockets } from "./listener/inherited-sockets.ts";
 import type { PortSet } from "./listener/port-set.ts";
-import { type OwnerFields, type OwnerRecord, startTimeOf } from "./lock/record.ts";
+import { identifyHost, type OwnerFields, type OwnerRecord, startTimeOfThis } from "./lock/record.ts";
 import { pause } from "./lock/wait.ts";
 import { native } from "./native.ts";
 import { type GatewayOptions, type ResolvedOptions, resolveGatewayOptions } from "./options.ts";
@@ -108,11 +108,11 @@ async function bindAndPublish(
     await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
     const fields = recordFor(won, options, chronicle);
-    // What is handed over has its owner's record until it is ours.
-    if (bequest === null) locks.publish(fields);
     const passed = bequest?.sockets ?? inheritance?.sockets ?? activatedSockets();
     const inherited = new InheritedSockets(passed, bequest !== null);
-    ports = await whileDying(patience, () => claimPorts(options, inherited));
+    // Where the port is there at once, the record says so before anybody could read another one. What is handed over has its owner's until it is ours.
+    const onRefusal = () => (bequest === null ? locks.publish(fields) : null);
+    ports = await whileDying(patience, () => claimPorts(options, inherited), onRefusal);
     for (const fd of inherited.used) inheritance?.use(fd);
     // What `gateway-lock run` has kept, and nobody asks for, is given back when the claim is complete.
     for (const { fd } of inherited.leftOver) inheritance?.use(fd);
@@ -163,7 +163,13 @@ interface Patience {
   readonly signal: AbortSignal | null;
 }
 
-async function whileDying<T>({ until, signal }: Patience, attempt: () => T | Promise<T>): Promise<T> {
+/** `onRefusal` is called once, before the first pause. */
+async function whileDying<T>(
+  { until, signal }: Patience,
+  attempt: () => T | Promise<T>,
+  onRefusal: (() => unknown) | null = null,
+): Promise<T> {
+  let isTold = false;
   for (;;) {
     signal?.throwIfAborted();
     try {
@@ -171,6 +177,8 @@ async function whileDying<T>({ until, signal }: Patience, attempt: () => T | Pro
     } catch (error) {
       if (codeOf(error) !== "ALREADY_LISTENING" || performance.now() >= until) throw error;
     }
+    if (!isTold) onRefusal?.();
+    isTold = true;
     await pause(DYING_INTERVAL, signal);
   }
 }
@@ -184,7 +192,7 @@ function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerI
   const host = literalOf(options);
   return {
     pid: process.pid,
-    startTime: startTimeOf(process.pid),
+    startTime: startTimeOfThis(),
     ownerId,
     createdAt: new Date().toISOString(),
     configPath: path("config"),
@@ -194,7 +202,7 @@ function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerI
     url: formatUrl(options.scheme, host, options.port),
     phase: "starting",
     hostname: hostname(),
-    ...native().identifyHost(),
+    ...identifyHost(),
     supervisor: detectSupervisor(),
     runtime: runtimeName(),
     version: packageVersion(),

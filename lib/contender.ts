@@ -281,7 +281,7 @@ export function isHeld({ code, cause }: GatewayLockError): boolean {
  */
 export async function refuseUnlockedOwner(locks: LockSet, { scheme }: ResolvedOptions): Promise<void> {
   if (locks.isInherited) return; // the record is the parent's, or names this process
-  for (const lockPath of locks.paths) {
+  for (const lockPath of locks.writtenPaths) {
     const owner = readRecord(lockPath).record;
     const endpoint = owner === null ? null : endpointOf(owner, scheme);
     if (owner === null || endpoint === null || livenessOf(owner) !== "alive") continue;

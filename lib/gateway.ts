@@ -304,11 +304,17 @@ export class Gateway {
     this.#isClosing = true;
     if (this.#offer !== null) await this.#offer.close();
     if (this.#successor !== null) return;
-    this.#tryPublish({ phase: "stopping" });
     notifyStopping(this, `stopping: ${this.url}`);
+    const publish = () => this.#tryPublish({ phase: "stopping" });
+    let later: NodeJS.Immediate | undefined;
     try {
-      await this.#ports.drain();
+      const drained = this.#ports.drain();
+      // With nobody connected it is over in this turn of the event loop, before anybody could read it.
+      if (this.#ports.isConnected) publish();
+      else later = setImmediate(publish);
+      await drained;
     } finally {
+      clearImmediate(later);
       clearInterval(this.#watch);
       this.#ports.close();
       this.#locks.release();

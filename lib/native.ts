@@ -114,11 +114,13 @@ export interface Native {
   areCurrent(fds: Int32Array, paths: string): boolean;
   checkLock(fd: number, path: string): "current" | "missing" | "replaced" | NativeFailure;
   writeRecord(fd: number, data: Uint8Array, cut: boolean): undefined | NativeFailure;
-  /** May close `fd`, and with it free the lock. */
-  removeLockFile(fd: number, path: string): boolean | NativeFailure;
-  /** Whether `path` is deleted when the environment or the process ends with the lock held; `""` = it is not. */
+  /** Whether `path` is deleted with the lock, also when the environment or the process ends with it held; `""` = it is not. */
   removeAtEnd(fd: number, path: string): void;
-  unlock(fd: number): void;
+  /**
+   * Deletes what removeAtEnd() has named, and closes `fd`. The lock is freed in any case; with `unlocks` also where a child process has the
+   * descriptor too. A failure is that of the deletion.
+   */
+  releaseLock(fd: number, unlocks: boolean): undefined | NativeFailure;
   closeFile(fd: number): void;
   listen(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;
   guard(host: string, port: number, backlog: number, dualStack: boolean): BoundSocket | NativeFailure;

@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "file_lock.h"
@@ -32,44 +34,55 @@
 namespace gateway_lock {
 namespace {
 
+// By number, because a process may have ten thousand of them; the last one first where all are meant.
 template <HandleKind kKind>
 class Registry {
  public:
+  struct Entry {
+    Handle<kKind> handle;
+    std::uint64_t turn;
+    std::string doomed;  // the path of a lock file that goes with its lock, also when the process ends without saying so
+  };
+
   Registry() = default;
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;
   ~Registry() { CloseAll(); }
 
-  // The last one first.
   void CloseAll() {
-    while (!handles_.empty()) handles_.pop_back();
+    for (Entry* entry : FromLast()) entry->handle.Reset();
+    entries_.clear();
   }
 
   double Keep(Handle<kKind> handle) {
-    const auto number = static_cast<double>(handle.raw());
-    handles_.push_back(std::move(handle));
-    return number;
+    const RawHandle raw = handle.raw();
+    entries_.insert_or_assign(raw, Entry{std::move(handle), turns_++, {}});
+    return static_cast<double>(raw);
   }
   // Null for a number that is not in here: closed already, or never ours.
+  Entry* FindEntry(RawHandle raw) {
+    const auto found = entries_.find(raw);
+    return found == entries_.end() ? nullptr : &found->second;
+  }
   Handle<kKind>* Find(RawHandle raw) {
-    for (Handle<kKind>& handle : handles_) {
-      if (handle.raw() == raw) return &handle;
-    }
-    return nullptr;
+    Entry* const entry = FindEntry(raw);
+    return entry == nullptr ? nullptr : &entry->handle;
   }
   // Empty where Find finds nothing.
   Handle<kKind> Take(RawHandle raw) {
-    for (auto handle = handles_.begin(); handle != handles_.end(); ++handle) {
-      if (handle->raw() != raw) continue;
-      Handle<kKind> taken = std::move(*handle);
-      handles_.erase(handle);
-      return taken;
-    }
-    return Handle<kKind>();
+    auto node = entries_.extract(raw);
+    return node.empty() ? Handle<kKind>() : std::move(node.mapped().handle);
+  }
+  std::vector<Entry*> FromLast() {
+    std::vector<Entry*> all;
+    for (auto& [raw, entry] : entries_) all.push_back(&entry);
+    std::sort(all.begin(), all.end(), [](const Entry* a, const Entry* b) { return a->turn > b->turn; });
+    return all;
   }
 
  private:
-  std::vector<Handle<kKind>> handles_;
+  std::unordered_map<RawHandle, Entry> entries_;
+  std::uint64_t turns_ = 0;
 };
 
 struct Addon;
@@ -102,12 +115,6 @@ struct SocketWatch {
 // How long the end of an environment or of the process waits for others.
 constexpr auto kPatience = std::chrono::seconds(1);
 
-// A lock file that goes with its lock, also when the process ends without saying so.
-struct Doomed {
-  RawHandle file;
-  std::string path;
-};
-
 struct Addon {
   Addon();
   ~Addon();
@@ -116,7 +123,6 @@ struct Addon {
 
   // Members are destroyed from the last to the first.
   Registry<HandleKind::kFile> files;
-  std::vector<Doomed> doomed;
   Registry<HandleKind::kSocket> sockets;
   std::vector<SocketCopy> copies;
   std::unordered_map<RawHandle, LocalName> names;  // of sockets in the filesystem
@@ -163,14 +169,10 @@ struct Addon {
   void RemoveDoomed() {
     for (const auto& [raw, name] : names) RemoveLocalName(name);
     names.clear();
-    for (auto each = doomed.rbegin(); each != doomed.rend(); ++each) {
-      if (FileHandle* file = files.Find(each->file); file != nullptr) static_cast<void>(RemoveLockFile(*file, each->path).ok());
+    for (auto* entry : files.FromLast()) {
+      if (const std::string path = std::exchange(entry->doomed, {}); !path.empty())
+        static_cast<void>(RemoveLockFile(entry->handle, path).ok());
     }
-    doomed.clear();
-  }
-  void Spare(RawHandle raw) {
-    doomed.erase(std::remove_if(doomed.begin(), doomed.end(), [=](const Doomed& each) { return each.file == raw; }),
-                 doomed.end());
   }
 };
 
@@ -460,32 +462,25 @@ Napi::Value WriteRecordCall(Info info) {
   return DoneValue(info.Env(), WriteRecord(*file, data.Data(), data.ByteLength(), Flag(info, 2)));
 }
 
-// (fd, path)
-Napi::Value RemoveLockFileCall(Info info) {
-  FileHandle* file = Of(info).files.Find(Raw(info, 0));
-  if (file == nullptr) return BadHandle(info.Env());
-  Result<bool> removed = RemoveLockFile(*file, Text(info, 1));
-  if (!*file) Of(info).files.Take(kNoHandle);
-  return removed.ok() ? Napi::Boolean::New(info.Env(), removed.value()) : FailureObject(info.Env(), removed.failure());
-}
-
-// (fd)
-void UnlockCall(Info info) {
-  if (const FileHandle* file = Of(info).files.Find(Raw(info, 0)); file != nullptr) Unlock(*file);
-}
-
 // (fd, path): "" for a file that stays
 void RemoveAtEndCall(Info info) {
+  if (auto* entry = Of(info).files.FindEntry(Raw(info, 0)); entry != nullptr) entry->doomed = Text(info, 1);
+}
+
+// (fd, unlocks): whatever becomes of the file, the lock is freed
+Napi::Value ReleaseLockCall(Info info) {
   Addon& addon = Of(info);
-  addon.Spare(Raw(info, 0));
-  if (std::string path = Text(info, 1); !path.empty()) addon.doomed.push_back(Doomed{Raw(info, 0), std::move(path)});
+  const RawHandle raw = Raw(info, 0);
+  auto* const entry = addon.files.FindEntry(raw);
+  if (entry == nullptr) return BadHandle(info.Env());
+  const Result<bool> removed = entry->doomed.empty() ? Result<bool>(false) : RemoveLockFile(entry->handle, entry->doomed);
+  if (entry->handle && Flag(info, 1)) Unlock(entry->handle);
+  addon.files.Take(raw).Reset();
+  return removed.ok() ? info.Env().Undefined() : FailureObject(info.Env(), removed.failure());
 }
 
 // (fd)
-void CloseFileCall(Info info) {
-  Of(info).Spare(Raw(info, 0));
-  Of(info).files.Take(Raw(info, 0)).Reset();
-}
+void CloseFileCall(Info info) { Of(info).files.Take(Raw(info, 0)).Reset(); }
 
 // (host, port, backlog, dualStack)
 Napi::Value ListenCall(Info info) { return BoundSocketObject(info, Listen(ReadBindRequest(info))); }
@@ -839,9 +834,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);
   exports["areCurrent"] = Napi::Function::New<AreCurrentCall>(env);
   exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
-  exports["removeLockFile"] = Napi::Function::New<RemoveLockFileCall>(env);
-  exports["unlock"] = Napi::Function::New<UnlockCall>(env);
   exports["removeAtEnd"] = Napi::Function::New<RemoveAtEndCall>(env);
+  exports["releaseLock"] = Napi::Function::New<ReleaseLockCall>(env);
   exports["closeFile"] = Napi::Function::New<CloseFileCall>(env);
   exports["listen"] = Napi::Function::New<ListenCall>(env);
   exports["guard"] = Napi::Function::New<GuardCall>(env);

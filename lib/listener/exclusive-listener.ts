@@ -239,6 +239,12 @@ export class ExclusiveListener {
     if (isFailure(native().silence(door.socket.fd))) this.#refuse(door);
   }
 
+  /** @internal Whether somebody is connected who came in by this port. */
+  get isConnected(): boolean {
+    for (const serving of this.#servings) if (serving.isConnected) return true;
+    return false;
+  }
+
   /** @internal From the next server on, it is known what is under way, so that quiesce() can wait for it. */
   watchTraffic(): void {
     this.#watchesTraffic = true;

@@ -124,6 +124,10 @@ export class Serving {
     return isOpen;
   }
 
+  get isConnected(): boolean {
+    return this.#connections.size > 0;
+  }
+
   /** Requests that were not answered yet. */
   get unanswered(): readonly string[] {
     return this.#traffic?.unanswered ?? [];

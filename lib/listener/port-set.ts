@@ -34,6 +34,11 @@ export class PortSet {
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
+  /** Whether somebody is connected who came in by one of them. */
+  get isConnected(): boolean {
+    return this.#all.some(({ isConnected }) => isConnected);
+  }
+
   /** As ExclusiveListener#watchTraffic. */
   watchTraffic(): void {
     for (const listener of this.#all) listener.watchTraffic();

@@ -112,12 +112,10 @@ export class FileLock {
    */
   release(): void {
     if (!held.delete(this)) return;
-    try {
-      this.#removeFile();
-    } finally {
-      if (this.#unlocks) native().unlock(this.#fd);
-      native().closeFile(this.#fd);
-    }
+    const failure = native().releaseLock(this.#fd, this.#unlocks);
+    if (failure === undefined) return;
+    const { message } = systemError(failure, this.path);
+    process.emitWarning(`a lock file was left behind: ${message}`, "GatewayLockWarning");
   }
 
   /** @internal Whether the path still is the locked file. */
@@ -153,17 +151,6 @@ export class FileLock {
   write(data: Uint8Array, { cut }: { cut: boolean }): void {
     const failure = native().writeRecord(this.#fd, data, cut);
     if (failure !== undefined) throw failed({ path: this.path, kind: "file" }, failure);
-  }
-
-  #removeFile(): void {
-    if (!this.#remove) return;
-    const removed = native().removeLockFile(this.#fd, this.path);
-    if (isFailure(removed)) {
-      process.emitWarning(
-        `a lock file was left behind: ${systemError(removed, this.path).message}`,
-        "GatewayLockWarning",
-      );
-    }
   }
 }
 
@@ -276,8 +263,7 @@ export function waitForLock(lockable: Lockable, limits: Limits): Promise<FileLoc
     waitInKernel(awaited, limits, (end, empty) => {
       const aborted = limits.signal?.aborted === true;
       if (end === null && !aborted) return resolve(new FileLock(path, fd, termsOf(lockable, empty)));
-      native().unlock(fd);
-      native().closeFile(fd);
+      native().releaseLock(fd, true);
       if (aborted || end === null) reject(limits.signal?.reason);
       else if (isFailure(end)) reject(failed(lockable, end));
       else if (end.status === "cancelled" || end.status === "replaced") resolve(null);

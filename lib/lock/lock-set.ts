@@ -44,6 +44,8 @@ export interface Advance {
 export class LockSet {
   readonly #held: HeldResource[] = [];
   readonly #allowNetworkFilesystem: boolean;
+  /** Directories that have been looked at: the state directory and the config usually share theirs. */
+  readonly #suitable = new Set<string>();
   /** A lock that was waited for, until its turn comes. */
   #granted: FileLock | null;
   #inherited: InheritedLocks | null;
@@ -94,6 +96,12 @@ export class LockSet {
   /** In lock order. */
   get paths(): string[] {
     return this.#held.map(({ fileLock }) => fileLock.path);
+  }
+
+  /** Lock files in which somebody has written, until this set does. */
+  get writtenPaths(): string[] {
+    // What is empty goes with its lock from the start.
+    return this.#held.flatMap(({ fileLock }) => (fileLock.remove ? [] : fileLock.path));
   }
 
   /** Whether the config is kept from gateways with other state directories too. */
@@ -199,7 +207,7 @@ export class LockSet {
 
   #tryAdd(resource: Resource): Refusal | null {
     const home = resource.isDirectory ? resource.path : dirname(resource.path);
-    requireLocalFilesystem(home, resource.lockPath, this.#allowNetworkFilesystem);
+    this.#requireLocalFilesystem(home, resource.lockPath);
     let directoryLock: FileLock | null = null;
     let fileLock: FileLock | null = null;
     try {
@@ -280,13 +288,20 @@ export class LockSet {
     const lockable: Lockable = { path: lockPath, kind: "gateway-file" };
     for (let round = 1; ; round++) {
       try {
-        makeLockDirectory(lockDirectory, lockPath);
-        requireLocalFilesystem(lockDirectory, lockPath, this.#allowNetworkFilesystem);
+        if (!this.#suitable.has(lockDirectory)) makeLockDirectory(lockDirectory, lockPath);
+        this.#requireLocalFilesystem(lockDirectory, lockPath);
         return this.#lock(lockable) ?? lockable;
       } catch (error) {
+        this.#suitable.delete(lockDirectory);
         if (codeOf((error as Error).cause) !== "ENOENT" || round === MAX_WIPES) throw error;
       }
     }
+  }
+
+  #requireLocalFilesystem(directory: string, lockPath: string): void {
+    if (this.#suitable.has(directory)) return;
+    requireLocalFilesystem(directory, lockPath, this.#allowNetworkFilesystem);
+    this.#suitable.add(directory);
   }
 
   /** Somebody who is about to be refused another of his locks may have this one for a moment. */
@@ -351,13 +366,16 @@ function makeLockDirectory(path: string, lockPath: string): void {
 }
 
 function makeIfMissing(path: string): boolean {
-  try {
-    mkdirSync(path, { mode: 0o700 });
-    return true;
-  } catch (error) {
-    if (codeOf(error) !== "EEXIST") throw error;
+  let stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) {
+    try {
+      mkdirSync(path, { mode: 0o700 });
+      return true;
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST") throw error;
+    }
+    stats = lstatSync(path); // somebody was quicker
   }
-  const stats = lstatSync(path);
   if (stats.isSymbolicLink()) throw new Error(`${path} is a symbolic link; make it a directory, or use lockDir`);
   if (!stats.isDirectory()) throw new Error(`${path} is not a directory; remove it, or use lockDir`);
   return false;

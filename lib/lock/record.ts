@@ -250,12 +250,33 @@ function isShared(lockPath: string): boolean {
   }
 }
 
+export interface HostIdentity {
+  readonly bootId: string | null;
+  readonly pidNamespace: string | null;
+}
+
+let host: HostIdentity | undefined;
+
+/** Where this process's pids mean something: the same as long as it lives (pid_namespaces(7): unshare(2) and setns(2) concern children only). */
+export function identifyHost(): HostIdentity {
+  host ??= native().identifyHost();
+  return host;
+}
+
+let ownStartTime: number | null | undefined;
+
+/** For this process's own record. */
+export function startTimeOfThis(): number | null {
+  if (ownStartTime === undefined) ownStartTime = startTimeOf(process.pid);
+  return ownStartTime;
+}
+
 /** Whether the process that wrote a record is still there. `unknown`: its pid means nothing here. */
 export type Liveness = "alive" | "gone" | "unknown";
 
 /** By pid, start time, boot and pid namespace; a field that the record lacks contradicts nothing. */
 export function livenessOf(record: OwnerRecord): Liveness {
-  const here = native().identifyHost();
+  const here = identifyHost();
   if (contradicts(record.bootId, here.bootId)) return "gone";
   if (contradicts(record.pidNamespace, here.pidNamespace)) return "unknown";
   const startTime = native().identifyProcess(record.pid);
@@ -274,7 +295,7 @@ export function startTimeOf(pid: number): number | null {
 
 /** Where a record's pid means something, if that is not here: in words, to come after "an owner". */
 export function whereaboutsOf({ bootId, pidNamespace, hostname }: OwnerRecord): string | null {
-  const here = native().identifyHost();
+  const here = identifyHost();
   const name = hostname ? printable(hostname).slice(0, MAX_NAME_LENGTH) : "";
   if (contradicts(bootId, here.bootId))
     return `on another host, or of an earlier boot${name === "" ? "" : ` (${name})`}`;

@@ -45,21 +45,22 @@ const MAX_LINKS = 40; // as path_resolution(7)
  */
 interface Ground {
   directory(path: string): string;
-  config(path: string): string;
+  /** `known` is the real path of a directory. */
+  config(path: string, known: string): string;
   other(path: string): { readonly path: string; readonly isDirectory: boolean };
   ignoresCase(directory: string): boolean;
 }
 
 const CONTENDER: Ground = {
   directory: realDirectory,
-  config: (path) => realConfig(path, realDirectory),
+  config: (path, known) => realConfig(path, known, realDirectory),
   other: realExisting,
   ignoresCase,
 };
 
 const ONLOOKER: Ground = {
   directory: (path) => nearestReal(path),
-  config: (path) => attempt(() => realConfig(path, nearestReal)) ?? nearestReal(path),
+  config: (path, known) => attempt(() => realConfig(path, known, nearestReal)) ?? nearestReal(path),
   other: (path) => attempt(() => realExisting(path)) ?? { path: nearestReal(path), isDirectory: false },
   ignoresCase: seemsToIgnoreCase,
 };
@@ -98,7 +99,7 @@ function resolveAll(options: Placement, ground: Ground): readonly Resource[] {
   const others = options.locks.map(ground.other).sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
   const all = [
     place(stateDir, true, "state"),
-    place(ground.config(options.configPath ?? join(stateDir, DEFAULT_CONFIG)), false, "config"),
+    place(ground.config(options.configPath ?? join(stateDir, DEFAULT_CONFIG), stateDir), false, "config"),
     ...others.map(({ path, isDirectory }) => place(path, isDirectory, "other")),
   ];
   if (others.length === 0) return all; // a directory and a file: never one resource
@@ -274,9 +275,12 @@ function realExisting(path: string): { path: string; isDirectory: boolean } {
 }
 
 /** The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target. `..` is the kernel's to resolve. */
-function realConfig(path: string, directoryAt: Ground["directory"]): string {
+function realConfig(path: string, known: string, directoryAt: Ground["directory"]): string {
   // Windows takes it out before it looks anywhere.
   let current = process.platform === "win32" ? resolve(path) : path.replace(/(?!^)\/+$/, "");
+  // The usual one, which is not there: an error would take longer than all of this.
+  if (dirname(current) === known && attempt(() => lstatSync(current, { throwIfNoEntry: false }) === undefined))
+    return join(known, basename(current));
   for (let links = 0; links <= MAX_LINKS; links++) {
     try {
       const real = realpathSync.native(current);

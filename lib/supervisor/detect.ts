@@ -55,12 +55,16 @@ function isLaunchdJob({ XPC_SERVICE_NAME = "0", LAUNCH_JOB_LABEL }: NodeJS.Proce
   return Boolean(LAUNCH_JOB_LABEL) || (XPC_SERVICE_NAME !== "0" && !XPC_SERVICE_NAME.startsWith("application."));
 }
 
+let hasDockerFile: boolean | undefined;
+
 function isInDocker(): boolean {
+  if (hasDockerFile !== undefined) return hasDockerFile;
   try {
-    return process.platform === "linux" && existsSync("/.dockerenv");
+    hasDockerFile = process.platform === "linux" && existsSync("/.dockerenv");
   } catch {
-    return false; // by Node's permission model, which makes even this throw
+    hasDockerFile = false; // by Node's permission model, which makes even this throw
   }
+  return hasDockerFile;
 }
 
 /** A terminal on a systemd desktop inherits these variables too: they count only if they mean this very process (systemd.exec(5)). */
