@@ -18,7 +18,7 @@ import {
 import { HOOK_LIMIT, NoOffer, socketPathOf } from "./handover/protocol.ts";
 import type { Bequest } from "./handover/request.ts";
 import { explainDisinheritance } from "./inheritance.ts";
-import { findPortOwner, isListening } from "./listener/port-owner.ts";
+import { findListener } from "./listener/port-owner.ts";
 import { type FileLock, type InheritedLocks, waitForLock } from "./lock/file-lock.ts";
 import { type Advance, LockSet, type Refusal } from "./lock/lock-set.ts";
 import { endpointOf, livenessOf, type OwnerRecord, readRecord, whereaboutsOf } from "./lock/record.ts";
@@ -202,11 +202,11 @@ async function describeListening(
   const endpoint = endpointOf(owner, scheme);
   const liveness = livenessOf(owner);
   if (endpoint === null || liveness === "gone") return null;
-  if (!(await isListening(endpoint.host, endpoint.port))) return null;
-  const { listener } = findPortOwner(endpoint.host, endpoint.port, [owner.pid]);
-  const holders = findHolders(held.path, owner);
+  const listener = await findListener(endpoint.host, endpoint.port, [owner.pid]);
+  if (listener === null) return null;
   // An owner in another network namespace has that port there. Here it may be anybody's.
   const isOwner = liveness === "alive" && listener.pid === owner.pid;
+  const holders = isOwner ? [owner.pid] : findHolders(held.path, owner);
   if (listener.pid !== null && !isOwner && !holders.includes(listener.pid)) return null;
   const cause = describeHeld({ resource, held }, holders, owner);
   return alreadyListening(endpoint, {
@@ -285,8 +285,8 @@ export async function refuseUnlockedOwner(locks: LockSet, { scheme }: ResolvedOp
     const owner = readRecord(lockPath).record;
     const endpoint = owner === null ? null : endpointOf(owner, scheme);
     if (owner === null || endpoint === null || livenessOf(owner) !== "alive") continue;
-    if (!(await isListening(endpoint.host, endpoint.port))) continue;
-    const { listener } = findPortOwner(endpoint.host, endpoint.port, [owner.pid]);
+    const listener = await findListener(endpoint.host, endpoint.port, [owner.pid]);
+    if (listener === null) continue;
     const cause = new Error(
       `${lockPath} is not locked, but the gateway that its record names is alive and its port is busy`,
     );

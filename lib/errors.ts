@@ -230,7 +230,23 @@ export function systemError({ errno, syscall, system }: NativeFailure, subject: 
 }
 
 /** libuv's number and words, for the errors that libuv knows: ENOLCK, for one, it does not. On Windows its numbers are its own. */
-function describeErrno(errno: number): { code: string; number: number; description: string } {
+function describeErrno(errno: number): ErrnoWords {
+  let words = wordsOf.get(errno);
+  if (words === undefined) {
+    words = findWords(errno);
+    wordsOf.set(errno, words);
+  }
+  return words;
+}
+
+interface ErrnoWords {
+  readonly code: string;
+  readonly number: number;
+  readonly description: string;
+}
+const wordsOf = new Map<number, ErrnoWords>();
+
+function findWords(errno: number): ErrnoWords {
   const code = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0];
   if (code === undefined) return { code: `E${errno}`, number: -errno, description: "unknown system error" };
   for (const [number, [name, description]] of getSystemErrorMap())

@@ -52,9 +52,9 @@ export class Gateway {
   readonly #locks: LockSet;
   readonly #lockPaths: readonly string[];
   readonly #ports: PortSet;
-  readonly #lost = new AbortController();
+  #lost: AbortController | null = null;
   #loss: GatewayLockError | null = null;
-  readonly #handedOver = new AbortController();
+  #handedOver: AbortController | null = null;
   readonly #offer: Offer | null;
   /** While a successor may be the owner, or is. */
   #isSuspended = false;
@@ -105,6 +105,10 @@ export class Gateway {
 
   /** Aborts, with a GatewayLockError `LOCK_LOST` as its reason, when a lock was taken away and could not be restored. */
   get lost(): AbortSignal {
+    if (this.#lost === null) {
+      this.#lost = new AbortController();
+      if (this.#loss !== null) this.#lost.abort(this.#loss);
+    }
     return this.#lost.signal;
   }
 
@@ -113,6 +117,10 @@ export class Gateway {
    * does not abort then, and `close()` has nothing left to do.
    */
   get handedOver(): AbortSignal {
+    if (this.#handedOver === null) {
+      this.#handedOver = new AbortController();
+      if (this.#successor !== null) this.#handedOver.abort(new Error(this.#whyNot()));
+    }
     return this.#handedOver.signal;
   }
 
@@ -415,7 +423,7 @@ export class Gateway {
         notifyGone(this);
         ports.closeServers();
         this.leave("handover", unused);
-        this.#handedOver.abort(new Error(this.#whyNot()));
+        this.#handedOver?.abort(new Error(this.#whyNot()));
       },
     };
     const path = socketPathOf(this.#lockPaths[0] ?? "");
@@ -435,7 +443,7 @@ export class Gateway {
       this.#loss = error as GatewayLockError;
       clearInterval(this.#watch);
       this.#chronicle.tell("lost", this.#loss);
-      this.#lost.abort(this.#loss);
+      this.#lost?.abort(this.#loss);
     }
   }
 }

@@ -137,6 +137,8 @@ export interface Native {
   /** For each path; the processes in `hints` are looked at first. `firstOnly`: one holder of each is enough. */
   findLockHolders(paths: readonly string[], hints: readonly number[], firstOnly: boolean): readonly LockEvidence[];
   findPortSockets(port: number, use: PortUse): PortSocket[] | NativeFailure;
+  /** Who gets what is sent to that address. ENOENT: nobody listens; anything else: it can't be told. */
+  findListener(address: string, port: number): PortSocket | NativeFailure;
   /** For each id; `null`: none that this user may see. The processes in `hints` are looked at first. */
   findSocketOwners(ids: readonly number[], hints: readonly number[]): readonly (number | null)[];
   /** A handle that goes on meaning this very process when its number is another's. ESRCH: there is none; ENOSYS: no such handles here. */

@@ -776,6 +776,15 @@ PortUse ReadPortUse(Info info, std::size_t index) {
   return name == "listening" ? PortUse::kListening : name == "bound" ? PortUse::kBound : PortUse::kConnected;
 }
 
+Napi::Object PortSocketObject(Napi::Env env, const PortSocket& socket) {
+  auto object = Napi::Object::New(env);
+  object["address"] = socket.address;
+  object["family"] = socket.ipv6 ? "IPv6" : "IPv4";
+  object["v6only"] = socket.v6only;
+  object["id"] = static_cast<double>(socket.id);
+  return object;
+}
+
 // (port, use)
 Napi::Value FindPortSocketsCall(Info info) {
   const Napi::Env env = info.Env();
@@ -783,16 +792,15 @@ Napi::Value FindPortSocketsCall(Info info) {
   Result<std::vector<PortSocket>> found = FindPortSockets(port, ReadPortUse(info, 1));
   if (!found.ok()) return FailureObject(env, found.failure());
   auto array = Napi::Array::New(env, found.value().size());
-  for (std::uint32_t i = 0; i < found.value().size(); i++) {
-    const PortSocket& socket = found.value()[i];
-    auto object = Napi::Object::New(env);
-    object["address"] = socket.address;
-    object["family"] = socket.ipv6 ? "IPv6" : "IPv4";
-    object["v6only"] = socket.v6only;
-    object["id"] = static_cast<double>(socket.id);
-    array[i] = object;
-  }
+  for (std::uint32_t i = 0; i < found.value().size(); i++) array[i] = PortSocketObject(env, found.value()[i]);
   return array;
+}
+
+// (address, port)
+Napi::Value FindListenerCall(Info info) {
+  const auto port = static_cast<std::uint16_t>(info[1].As<Napi::Number>().Uint32Value());
+  Result<PortSocket> found = FindListener(Text(info, 0), port);
+  return found.ok() ? PortSocketObject(info.Env(), found.value()) : FailureObject(info.Env(), found.failure());
 }
 
 // (ids, hints)
@@ -870,6 +878,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["identifyHost"] = Napi::Function::New<IdentifyHostCall>(env);
   exports["findLockHolders"] = Napi::Function::New<FindLockHoldersCall>(env);
   exports["findPortSockets"] = Napi::Function::New<FindPortSocketsCall>(env);
+  exports["findListener"] = Napi::Function::New<FindListenerCall>(env);
   exports["findSocketOwners"] = Napi::Function::New<FindSocketOwnersCall>(env);
   exports["describeFilesystem"] = Napi::Function::New<DescribeFilesystemCall>(env);
   return exports;

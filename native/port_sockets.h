@@ -29,6 +29,10 @@ struct PortSocket {
 // kernel a walk through tables that have a size of their own, however few sockets there are.
 Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use) noexcept;
 
+// The one that gets what is sent to `address`:`port`, an IP literal, by the lookup that the kernel does for a client. ENOENT:
+// nobody listens. ENOTSUP where the system can't be asked that.
+Result<PortSocket> FindListener(const std::string& address, std::uint16_t port) noexcept;
+
 // For each of the sockets a process that has it open; 0 where none is visible to this user. The processes in `hints` are looked
 // at first.
 std::vector<ProcessId> FindSocketOwners(const std::vector<std::uint64_t>& ids, const std::vector<ProcessId>& hints) noexcept;

@@ -98,13 +98,15 @@ function commandOf(pid: number): string | null {
 }
 
 /**
- * Whether anybody listens on `host`:`port`. Where the kernel shows a listener, it is not disturbed; else it is asked by
- * connecting: refused is free, no answer within a second is busy.
+ * Who listens on `host`:`port`; `null`: nobody. Where the kernel shows a listener, it is not disturbed; else it is asked by connecting: refused
+ * is free, no answer within a second is busy. The processes in `hints` are looked at first.
  */
-export async function isListening(host: string, port: number): Promise<boolean> {
+export async function findListener(host: string, port: number, hints: readonly number[]): Promise<PortListener | null> {
   const target = reachable(host);
-  if (socketsOn(target, port, "listening").length > 0) return true;
-  return await answers(target, port);
+  const found = native().findListener(target, port);
+  const socket = isFailure(found) ? socketsOn(target, port, "listening")[0] : found;
+  if (socket !== undefined) return ownersOf([socket], hints)[0] ?? NOBODY;
+  return (await answers(target, port)) ? findPortOwner(host, port, hints).listener : null;
 }
 
 function answers(host: string, port: number): Promise<boolean> {

@@ -182,6 +182,9 @@ function pauseBriefly(): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
 }
 
+/** One for all: nothing comes between reading and decoding. */
+let readBuffer: Buffer | undefined;
+
 /** `null` where there is no file that this user may read. A file that is too large for a record is read as torn. */
 function readText(lockPath: string): string | null {
   let fd: number;
@@ -194,9 +197,9 @@ function readText(lockPath: string): string | null {
   }
   try {
     if (!fstatSync(fd).isFile()) return null;
-    const buffer = Buffer.allocUnsafe(MAX_RECORD_BYTES);
-    const count = readSync(fd, buffer, 0, buffer.length, 0);
-    return buffer.toString("utf8", 0, count);
+    readBuffer ??= Buffer.allocUnsafe(MAX_RECORD_BYTES);
+    const count = readSync(fd, readBuffer, 0, readBuffer.length, 0);
+    return readBuffer.toString("utf8", 0, count);
   } catch {
     return null;
   } finally {

@@ -145,8 +145,12 @@ function hashedName(text: string): string {
   return `gateway.${hash(text)}.lock`;
 }
 
+let lastHashed = { text: "", hash: "" };
+
+/** It usually is the same config each time. */
 function hash(text: string): string {
-  return digest(text, 8);
+  if (lastHashed.hash === "" || lastHashed.text !== text) lastHashed = { text, hash: digest(text, 8) };
+  return lastHashed.hash;
 }
 
 /** The real path, with its last part folded where its directory ignores case. */

@@ -153,7 +153,9 @@ ProcessId OwnProcess() noexcept { return getpid(); }
 
 Result<ProcessIdentity> IdentifyProcess(ProcessId pid) noexcept {
   const bool is_shown = IsOwnProcfs();
-  const std::string text = is_shown ? ReadAll(("/proc/" + std::to_string(pid) + "/stat").c_str()) : "";
+  // Of the first thread, which has the start time and the state of the process: for /proc/PID/stat the kernel visits all threads.
+  const std::string id = std::to_string(pid);
+  const std::string text = is_shown ? ReadAll(("/proc/" + id + "/task/" + id + "/stat").c_str()) : "";
   if (text.empty()) {
     // procfs mounted with hidepid shows other users' processes as missing or refuses them; kill(2) tells them from dead ones.
     if (is_shown && errno != ENOENT && errno != ESRCH && errno != EACCES && errno != EPERM) return Failure{errno, "open"};

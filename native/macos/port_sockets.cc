@@ -166,6 +166,8 @@ Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use)
   return sockets;
 }
 
+Result<PortSocket> FindListener(const std::string&, std::uint16_t) noexcept { return Failure{ENOTSUP, "FindListener"}; }
+
 std::vector<ProcessId> FindSocketOwners(const std::vector<std::uint64_t>& ids, const std::vector<ProcessId>& hints) noexcept {
   std::vector<ProcessId> owners(ids.size(), 0);
   const auto wanted = [&](std::size_t i) { return ids[i] != 0 && owners[i] == 0; };

@@ -2,6 +2,7 @@
 
 #include "../port_sockets.h"
 
+#include <errno.h>
 #include <winsock2.h>
 #include <ws2tcpip.h>
 // After the headers of Winsock.
@@ -81,6 +82,8 @@ Result<std::vector<PortSocket>> FindPortSockets(std::uint16_t port, PortUse use)
   if (!ipv6.ok()) return ipv6.failure();
   return sockets;
 }
+
+Result<PortSocket> FindListener(const std::string&, std::uint16_t) noexcept { return Failure{ENOTSUP, "FindListener"}; }
 
 // The tables have the process beside the socket, and that is its id here.
 std::vector<ProcessId> FindSocketOwners(const std::vector<std::uint64_t>& ids, const std::vector<ProcessId>&) noexcept {

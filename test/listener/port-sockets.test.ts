@@ -148,3 +148,31 @@ it("has no owner for a connection that waits in the queue, and one once it is ac
   const [served] = find(port, "connected");
   expect(native().findSocketOwners([served?.id ?? 0], [])).toEqual([process.pid]);
 });
+
+itWithIPv6("finds the one socket that a client would reach", async () => {
+  const reach = (address: string, port: number) => {
+    const found = native().findListener(address, port);
+    return isFailure(found) ? found.errno : found;
+  };
+  const { ENOENT, ENOTSUP } = constants.errno;
+  const port = await freePort();
+  expect([reach("127.0.0.1", port), reach("::1", port)]).toEqual([ENOENT, ENOENT]);
+
+  const everywhere = listen("::", port, true);
+  const [both] = find(port, "listening");
+  expect(reach("127.0.0.1", port)).toEqual(both);
+  expect(reach("::1", port)).toEqual(both);
+
+  // Somebody who is connected there, by that port as his own, does not listen.
+  const client = await connectTo({ host: "127.0.0.1", port });
+  expect(reach("127.0.0.1", client.localPort ?? 0)).toBe(ENOENT);
+  client.destroy();
+  native().closeSocket(everywhere.fd);
+
+  const other = await freePort();
+  listen("127.0.0.1", other);
+  listen("127.0.0.2", other);
+  expect(reach("127.0.0.2", other)).toMatchObject({ address: "127.0.0.2" });
+  expect([reach("127.0.0.3", other), reach("::1", other)]).toEqual([ENOENT, ENOENT]);
+  expect(reach("fe80::1%eth0", other), "what is no plain address").toBe(ENOTSUP);
+});
