@@ -11,7 +11,9 @@ import { activatedSockets, Inheritance } from "./inheritance.ts";
 import { claimPorts } from "./listener/claim.ts";
 import { InheritedSockets } from "./listener/inherited-sockets.ts";
 import type { PortSet } from "./listener/port-set.ts";
-import { identifyHost, type OwnerFields, type OwnerRecord, startTimeOfThis } from "./lock/record.ts";
+import { prepareHandles } from "./listener/tcp-handle.ts";
+import { encodeRecord, identifyHost, type OwnerFields, type OwnerRecord, startTimeOfThis } from "./lock/record.ts";
+import type { Resource } from "./lock/resources.ts";
 import { pause } from "./lock/wait.ts";
 import { native } from "./native.ts";
 import { type GatewayOptions, type ResolvedOptions, resolveGatewayOptions } from "./options.ts";
@@ -72,9 +74,14 @@ export async function acquire(options: ResolvedOptions, chronicle: Chronicle, co
   const inheritance = Inheritance.find();
   const deadline = performance.now() + options.timeout;
   let refusal: NoOffer | null = null;
+  let rehearsal: NodeJS.Immediate | undefined;
+  const onWait = (owner: OwnerRecord | null) => {
+    rehearsal ??= setImmediate(rehearse, options, chronicle);
+    contest.onWait(owner);
+  };
   try {
     for (;;) {
-      const won = await contend(options, inheritance, chronicle, { ...contest, deadline, refusal });
+      const won = await contend(options, inheritance, chronicle, { ...contest, onWait, deadline, refusal });
       try {
         const legacy = won.locks.isInherited && won.bequest === null ? inheritance : null;
         const gateway = await bindAndPublish(won, legacy, options, chronicle);
@@ -89,6 +96,8 @@ export async function acquire(options: ResolvedOptions, chronicle: Chronicle, co
   } catch (error) {
     inheritance?.giveBack();
     throw error;
+  } finally {
+    clearImmediate(rehearsal);
   }
 }
 
@@ -107,7 +116,7 @@ async function bindAndPublish(
     const offer = options.handover === null ? null : (await import("./handover/offer.ts")).Offer;
     await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
-    const fields = recordFor(won, options, chronicle);
+    const fields = recordFor({ resources: won.resources, configLock: locks.configLock }, options, chronicle);
     const passed = bequest?.sockets ?? inheritance?.sockets ?? activatedSockets();
     const inherited = new InheritedSockets(passed, bequest !== null);
     // Where the port is there at once, the record says so before anybody could read another one. What is handed over has its owner's until it is ours.
@@ -187,7 +196,23 @@ function literalOf({ hosts: [host = ""] }: ResolvedOptions): string {
   return host === "localhost" ? "127.0.0.1" : host;
 }
 
-function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerId }: Chronicle): OwnerFields {
+/**
+ * Does beforehand, while there is nothing to do but to wait, what would take milliseconds when it is done for the first time: after the grant,
+ * every one of them is a client's.
+ */
+function rehearse(options: ResolvedOptions, chronicle: Chronicle): void {
+  encodeRecord(recordFor({ resources: [], configLock: "exclusive" }, options, chronicle));
+  prepareHandles();
+}
+
+function recordFor(
+  {
+    resources,
+    configLock,
+  }: { readonly resources: readonly Resource[]; readonly configLock: OwnerRecord["configLock"] },
+  options: ResolvedOptions,
+  { ownerId }: Chronicle,
+): OwnerFields {
   const path = (role: "state" | "config") => resources.find((resource) => resource.role === role)?.path ?? null;
   const host = literalOf(options);
   return {
@@ -206,7 +231,7 @@ function recordFor({ locks, resources }: Won, options: ResolvedOptions, { ownerI
     supervisor: detectSupervisor(),
     runtime: runtimeName(),
     version: packageVersion(),
-    configLock: locks.configLock,
+    configLock,
     metadata: options.metadata,
   };
 }

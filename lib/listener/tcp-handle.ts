@@ -112,6 +112,15 @@ export function leaveThreshold(socket: BoundSocket): void {
   for (const client of threshold.clients.splice(0)) client.close();
 }
 
+/** Finds out beforehand what the first hand-off will need. Whether that can be had, it will say. */
+export function prepareHandles(): void {
+  try {
+    classOfTcpHandles();
+  } catch {
+    // This runtime takes none.
+  }
+}
+
 /** What `new` takes for a handle that listens (TCPWrap::SocketType, src/tcp_wrap.h). */
 const SERVER = 1;
 type TcpHandleClass = new (type: typeof SERVER) => TcpHandle;
