@@ -1,8 +1,10 @@
 // Asks a port by HTTP who serves it.
 
 import { connect } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 
 const RETRY = 1; // ms
+const SILENCE = 5000; // ms
 const REQUEST = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /** The pid that answers; null if nobody does. */
@@ -10,6 +12,7 @@ export function askOnce(port) {
   return new Promise((resolve) => {
     let answer = "";
     const socket = connect(port, "127.0.0.1", () => socket.write(REQUEST));
+    socket.setTimeout(SILENCE, () => socket.destroy());
     socket.on("data", (data) => {
       answer += data;
       const pid = /\r\n\r\n(\d+)$/.exec(answer)?.[1];
@@ -22,15 +25,22 @@ export function askOnce(port) {
   });
 }
 
-/** When another one than `old` first answers, on the clock of process.hrtime. */
-export async function untilAnotherAnswers(port, old, patience, what) {
+/** When another one than `old` first answers, on the clock of process.hrtime; `successor` is the process that should. */
+export async function untilAnotherAnswers(port, old, successor, patience) {
   const deadline = performance.now() + patience;
-  while (performance.now() < deadline) {
+  let end;
+  successor.exited.then((how) => {
+    end = how;
+  });
+  for (;;) {
     const pid = await askOnce(port);
-    if (pid !== null && pid !== old) return { pid, at: process.hrtime.bigint() };
-    await new Promise((resolve) => setTimeout(resolve, RETRY));
+    if (pid !== null && pid !== old) return process.hrtime.bigint();
+    if (end !== undefined) throw new Error(`${successor.what} was expected to serve port ${port}, but ${end}`);
+    if (performance.now() > deadline) {
+      throw new Error(`${successor.what} has not served port ${port} within ${patience / 1000} s`);
+    }
+    await pause(RETRY);
   }
-  throw new Error(`${what} did not serve port ${port} within ${patience / 1000} s`);
 }
 
 /** Clients that keep their connections, each with one request answered. */

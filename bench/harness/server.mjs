@@ -3,7 +3,10 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import { setTimeout as pause } from "node:timers/promises";
 import { say, serve } from "./serve.mjs";
+
+const RETRY = 1; // ms
 
 const [subject, path, given] = process.argv.slice(2);
 const port = Number(given);
@@ -35,9 +38,17 @@ const ways = {
   },
 };
 
+/** The kernel may free a dead owner's lock before its port: a user of these has to try again. */
 async function listen() {
-  server.listen(port, "127.0.0.1");
-  await once(server, "listening");
+  for (;;) {
+    try {
+      server.listen(port, "127.0.0.1");
+      return await once(server, "listening");
+    } catch (error) {
+      if (error.code !== "EADDRINUSE") throw error;
+    }
+    await pause(RETRY);
+  }
 }
 
 async function waitAsPeer() {

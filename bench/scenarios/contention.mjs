@@ -9,10 +9,13 @@ export const seconds = { full: 520, quick: 62, smoke: 5 };
 const US = 1000; // ns
 const SECTIONS = { 0: "0", 100: "100 us", 1000: "1 ms" };
 
-/** `ours`: rounds of gateway-lock, which the goals are about. Each block has one of the floor before or after it. */
+/** Each may have its turn often enough to judge fairness: of more processes than this, blocks are longer in proportion. */
+const CROWD = 16;
+
+/** `ours`: rounds of gateway-lock, which the goals are about. Each block has one of the floor before or after it. ms */
 const PLAN = {
-  full: { counts: [2, 4, 8, 16, 32, 64], sections: [0, 100, 1000], duration: 700, rounds: 2, ours: 4 },
-  quick: { counts: [2, 8, 64], sections: [0, 100], duration: 250, rounds: 1, ours: 3 },
+  full: { counts: [2, 4, 8, 16, 32, 64], sections: [0, 100, 1000], duration: 500, rounds: 2, ours: 4 },
+  quick: { counts: [2, 8, 64], sections: [0, 100], duration: 200, rounds: 1, ours: 2 },
   smoke: { counts: [2], sections: [0], duration: 40, rounds: 1, ours: 1 },
 };
 
@@ -62,7 +65,8 @@ async function measureBeside(bench, plan, subject, floor) {
       if (round % 2 === 1) sides.reverse();
       for (const [side, { crew, proof }] of sides) {
         bench.progress.at(caseOf(combination), crew.subject);
-        const block = await crew.block(processes, { duration: plan.duration, section: section * US });
+        const duration = plan.duration * Math.max(1, processes / CROWD);
+        const block = await crew.block(processes, { duration, section: section * US });
         proof.add(block);
         blocks[side].push(block);
       }

@@ -98,9 +98,9 @@ async function attempt(bench, { subject, peer, environment = {}, port, wait = 0 
   if (wait > 0) await pause(wait);
   const killed = process.hrtime.bigint();
   owner.kill("SIGKILL", pid);
-  const { at } = await untilAnotherAnswers(port, pid, PATIENCE, `the standby of ${subject}`);
+  const answered = await untilAnotherAnswers(port, pid, standby, PATIENCE);
   await Promise.all([owner.end(), standby.end()]);
-  return Number(at - killed);
+  return Number(answered - killed);
 }
 
 async function served(child) {
