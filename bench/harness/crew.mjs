@@ -3,9 +3,8 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { flockCommand } from "../peers/index.mjs";
-import { countOverlaps, handoffs, mergeTurns } from "./intervals.mjs";
+import { countOverlaps, handoffs, jain, mergeTurns } from "./intervals.mjs";
 import { Child, endAll, startNode } from "./processes.mjs";
-import { jain } from "./samples.mjs";
 
 const MS = 1e6; // ns
 const HEAD_START = 20; // ms, for all to read their line before the start

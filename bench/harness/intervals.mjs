@@ -45,3 +45,10 @@ export function handoffs(turns) {
   }
   return gaps;
 }
+
+/** Jain's index: 1 = all had as much, 1/n = one had it all. */
+export function jain(shares) {
+  const sum = shares.reduce((a, b) => a + b, 0);
+  const squares = shares.reduce((a, b) => a + b * b, 0);
+  return squares === 0 ? 0 : (sum * sum) / (shares.length * squares);
+}

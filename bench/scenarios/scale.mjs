@@ -93,7 +93,7 @@ async function measureWaiters(bench, { rounds, waiters }) {
     bench.results.missing(where("drain each", "us", subject), reason);
   }
   bench.results.note(
-    "1,000 waiters: fs-ext and fs-native-extensions wait on Node's pool of 4 threads, and all of its other work behind them; the others wait in a queue.",
+    "1,000 waiters: fs-ext's wait on Node's pool of 4 threads, with all of its other work behind them; the others have a thread each, in the kernel's queue.",
   );
 }
 
