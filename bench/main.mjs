@@ -12,7 +12,10 @@ const program = new Command("npm run bench --")
   .description("The lock-contention suite: gateway-lock, its peers and a C floor, side by side")
   .addHelpText(
     "after",
-    `
+    () => `
+Options of run:
+${measure.options.map(({ flags, description }) => `  ${flags.padEnd(20)} ${description}`).join("\n")}
+
 Scenarios: ${NAMES.join(", ")}
 
 Examples:
@@ -26,7 +29,7 @@ Examples:
 Exit code 1: an error, or a proof that failed (sections of gateway-lock overlapped).`,
   );
 
-program
+const measure = program
   .command("run", { isDefault: true })
   .description("measure, and write figures, plots and a report")
   .option("--quick", "fewer and shorter rounds, within 3 minutes")

@@ -4,7 +4,7 @@ import { absence, CONTENDERS, Crew, OverlapProof } from "../harness/crew.mjs";
 import { summarize, summarizeTimes } from "../harness/samples.mjs";
 
 export const name = "contention";
-export const seconds = { full: 520, quick: 62, smoke: 5 };
+export const seconds = { full: 560, quick: 60, smoke: 2 };
 
 const US = 1000; // ns
 const SECTIONS = { 0: "0", 100: "100 us", 1000: "1 ms" };
@@ -14,7 +14,7 @@ const CROWD = 16;
 
 /** `ours`: rounds of gateway-lock, which the goals are about. Each block has one of the floor before or after it. ms */
 const PLAN = {
-  full: { counts: [2, 4, 8, 16, 32, 64], sections: [0, 100, 1000], duration: 500, rounds: 2, ours: 4 },
+  full: { counts: [2, 4, 8, 16, 32, 64], sections: [0, 100, 1000], duration: 450, rounds: 2, ours: 4 },
   quick: { counts: [2, 8, 64], sections: [0, 100], duration: 200, rounds: 1, ours: 2 },
   smoke: { counts: [2], sections: [0], duration: 40, rounds: 1, ours: 1 },
 };

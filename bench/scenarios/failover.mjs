@@ -10,7 +10,7 @@ import { freePorts } from "../harness/temporary.mjs";
 import { flockCommand } from "../peers/index.mjs";
 
 export const name = "failover";
-export const seconds = { full: 130, quick: 40, smoke: 8 };
+export const seconds = { full: 90, quick: 22, smoke: 4 };
 
 const PLAN = {
   full: { trials: 20, stale: 8 },

@@ -4,15 +4,16 @@ import { absence, CONTENDERS, Crew, OverlapProof } from "../harness/crew.mjs";
 import { summarizeTimes } from "../harness/samples.mjs";
 
 export const name = "handoff";
-export const seconds = { full: 130, quick: 24, smoke: 5 };
+export const seconds = { full: 80, quick: 18, smoke: 2 };
 
 const MS = 1e6; // ns
-const HOLD = 2 * MS;
-/** Until one asks again: the next one is to have it first. */
-const PAUSE = MS;
-/** Longer than they wait between two looks, or the only ones to be seen would be those who looked at the right moment. */
-const PAUSE_OF_POLLERS = 12 * MS;
+/** How long one holds it, and pauses before it asks again: the next one is to have it first. */
+const TURN = { section: 2 * MS, pause: MS };
+/** They look every 10 ms. With shorter turns, only those would count who happened to look at the right moment. */
+const TURN_OF_POLLERS = { section: 20 * MS, pause: 12 * MS };
 const POLLERS = ["proper-lockfile", "lockfile"];
+/** How much longer their blocks are. */
+const PATIENCE = 3;
 
 const PLAN = {
   full: { counts: [2, 8], duration: 1000, rounds: 3, ours: 6 },
@@ -41,14 +42,15 @@ export async function run(bench) {
   await floor.end();
   bench.results.proved(floorProof.of("floor"));
   bench.results.note(
-    "Counted where the next owner was waiting already. Holders sleep for 2 ms, and pause for 1 ms before they ask again; 12 ms with proper-lockfile and lockfile, which look every 10 ms.",
+    "Counted where the next owner was waiting already. Holders sleep for 2 ms, and pause for 1 ms before they ask again; for 20 ms and 12 ms with proper-lockfile and lockfile, which look every 10 ms.",
   );
 }
 
 async function measureBeside(bench, { counts, duration, rounds, ours }, subject, floor) {
   const isOurs = subject.crew.subject === "gateway-lock";
-  const pause = POLLERS.includes(subject.crew.subject) ? PAUSE_OF_POLLERS : PAUSE;
-  await subject.crew.block(counts[0], { duration: duration / 2, section: HOLD, pause });
+  const isPoller = POLLERS.includes(subject.crew.subject);
+  const turn = isPoller ? { ...TURN_OF_POLLERS, duration: duration * PATIENCE } : { ...TURN, duration };
+  await subject.crew.block(counts[0], { ...turn, duration: turn.duration / 2 });
   for (const count of counts) {
     const found = { subject: [], floor: [] };
     for (let round = 0; round < (isOurs ? ours : rounds); round++) {
@@ -58,7 +60,7 @@ async function measureBeside(bench, { counts, duration, rounds, ours }, subject,
       if (round % 2 === 1) sides.reverse();
       for (const [side, { crew, proof }] of sides) {
         bench.progress.at(`${count} processes`, crew.subject);
-        const block = await crew.block(count, { duration, section: HOLD, pause });
+        const block = await crew.block(count, turn);
         proof.add(block);
         found[side].push(block.handoffs);
       }

@@ -8,7 +8,7 @@ import { freePorts } from "../harness/temporary.mjs";
 import { flockCommand, PEERS } from "../peers/index.mjs";
 
 export const name = "refusal";
-export const seconds = { full: 60, quick: 12, smoke: 3 };
+export const seconds = { full: 45, quick: 9, smoke: 3 };
 
 const PLAN = {
   full: { rounds: 15, batch: 200, processes: 30 },

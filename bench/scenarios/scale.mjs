@@ -8,7 +8,7 @@ import { summarize, summarizeTimes } from "../harness/samples.mjs";
 import { freePorts } from "../harness/temporary.mjs";
 
 export const name = "scale";
-export const seconds = { full: 40, quick: 16, smoke: 4 };
+export const seconds = { full: 45, quick: 21, smoke: 2 };
 
 const PLAN = {
   full: { rounds: 5, locks: 10_000, waiters: 1000, gateways: 30, connections: 5000, looks: 30 },

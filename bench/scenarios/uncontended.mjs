@@ -8,10 +8,10 @@ import { freePorts } from "../harness/temporary.mjs";
 import { flockCommand, load, PEERS } from "../peers/index.mjs";
 
 export const name = "uncontended";
-export const seconds = { full: 45, quick: 8, smoke: 2 };
+export const seconds = { full: 20, quick: 8, smoke: 2 };
 
 const PLAN = {
-  full: { rounds: 20, batch: 1000 },
+  full: { rounds: 40, batch: 1000 },
   quick: { rounds: 5, batch: 1000 },
   smoke: { rounds: 1, batch: 2 },
 };
