@@ -24,8 +24,8 @@ export function load(subject) {
 
 let flockVersion;
 
-/** For example "flock from util-linux 2.38.1"; null where there is none. */
+/** For example "util-linux 2.38.1"; null where there is none. */
 export function flockCommand() {
-  flockVersion ??= spawnSync("flock", ["--version"], { encoding: "utf8" }).stdout?.trim() ?? null;
-  return flockVersion;
+  flockVersion ??= spawnSync("flock", ["--version"], { encoding: "utf8" }).stdout?.trim().replace("flock from ", "");
+  return flockVersion ?? null;
 }
