@@ -34,7 +34,8 @@ export async function run({ mode, scenarios, out }) {
     temporary.remove();
   };
   process.once("exit", cleanUp);
-  for (const [signal, code] of Object.entries(SIGNALS)) process.once(signal, () => process.exit(code));
+  // Not once: a terminal says it to us, and whoever has started us says it again.
+  for (const [signal, code] of Object.entries(SIGNALS)) process.on(signal, () => process.exit(code));
 
   const progress = new Progress(chosen.reduce((sum, { seconds }) => sum + seconds[mode], 0));
   const shared = { mode, temporary, progress, floor: buildFloor() };

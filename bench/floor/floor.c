@@ -346,8 +346,7 @@ static void answer_all(int listener) {
     if (polled[0].revents != 0 && read(0, request, sizeof request) <= 0) return;
     for (nfds_t i = 2; i < count; i++) {
       if (polled[i].revents == 0) continue;
-      if (read(polled[i].fd, request, sizeof request) > 0 &&
-          send(polled[i].fd, answer, strlen(answer), MSG_NOSIGNAL) > 0)
+      if (read(polled[i].fd, request, sizeof request) > 0 && send(polled[i].fd, answer, strlen(answer), MSG_NOSIGNAL) > 0)
         continue;
       close(polled[i].fd);
       polled[i--] = polled[--count];
@@ -478,25 +477,52 @@ static void many_waiters(char* path) {
   }
 }
 
+static void serve_standby(char** argument) { standby(argument[0], atoi(argument[1])); }
+static void serve_strict_bind(char** argument) { strict_bind(atoi(argument[0])); }
+static void serve_many_locks(char** argument) { many_locks(argument[0]); }
+static void serve_many_waiters(char** argument) { many_waiters(argument[0]); }
+static void serve_contention(char** argument) { (void)argument, contend(turn_in_c); }
+static void serve_commands(char** argument) { (void)argument, contend(turn_by_command); }
+static void serve_held(char** argument) { exit(held(argument[0])); }
+static void refuse_and_end(char** argument) {
+  refusal_once(argument);
+  exit(REFUSED);
+}
+
+/** `once`: an operation that is measured in batches; else `serve`. */
+static const struct mode {
+  const char* name;
+  int arguments;
+  void (*once)(char**);
+  void (*serve)(char**);
+} modes[] = {
+    {"lock", 1, lock_once, NULL},
+    {"flock-only", 1, flock_once, NULL},
+    {"record", 1, record_once, NULL},
+    {"gateway", 2, gateway_once, NULL},
+    {"refusal", 3, refusal_once, NULL},
+    {"refused", 3, NULL, refuse_and_end},
+    {"contend", 0, NULL, serve_contention},
+    {"contend-by-command", 0, NULL, serve_commands},
+    {"held", 1, NULL, serve_held},
+    {"standby", 2, NULL, serve_standby},
+    {"strict-bind", 1, NULL, serve_strict_bind},
+    {"many-locks", 1, NULL, serve_many_locks},
+    {"many-waiters", 1, NULL, serve_many_waiters},
+};
+
 int main(int argc, char** argv) {
   memset(record, ' ', sizeof record);
   memcpy(record, "{}", 2);
-  const char* mode = argc > 1 ? argv[1] : "";
-  char** rest = argv + 2;
-  const int given = argc - 2;
-  if (strcmp(mode, "held") == 0 && given == 1) return held(rest[0]);
-  if (strcmp(mode, "lock") == 0 && given == 1) serve_batches(lock_once, rest);
-  else if (strcmp(mode, "flock-only") == 0 && given == 1) serve_batches(flock_once, rest);
-  else if (strcmp(mode, "record") == 0 && given == 1) serve_batches(record_once, rest);
-  else if (strcmp(mode, "gateway") == 0 && given == 2) serve_batches(gateway_once, rest);
-  else if (strcmp(mode, "refusal") == 0 && given == 3) serve_batches(refusal_once, rest);
-  else if (strcmp(mode, "refused") == 0 && given == 3) return refusal_once(rest), REFUSED;
-  else if (strcmp(mode, "contend") == 0) contend(turn_in_c);
-  else if (strcmp(mode, "contend-by-command") == 0) contend(turn_by_command);
-  else if (strcmp(mode, "standby") == 0 && given == 2) standby(rest[0], atoi(rest[1]));
-  else if (strcmp(mode, "strict-bind") == 0 && given == 1) strict_bind(atoi(rest[0]));
-  else if (strcmp(mode, "many-locks") == 0 && given == 1) many_locks(rest[0]);
-  else if (strcmp(mode, "many-waiters") == 0 && given == 1) many_waiters(rest[0]);
-  else return fprintf(stderr, "floor: see main() for its modes\n"), 2;
-  return 0;
+  for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++) {
+    if (strcmp(argv[1], modes[i].name) != 0 || argc - 2 != modes[i].arguments) continue;
+    if (modes[i].once != NULL) {
+      serve_batches(modes[i].once, argv + 2);
+    } else {
+      modes[i].serve(argv + 2);
+    }
+    return 0;
+  }
+  fputs("floor <mode> <arguments>; the modes are at the end of floor.c\n", stderr);
+  return 2;
 }

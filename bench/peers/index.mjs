@@ -2,17 +2,17 @@
 
 import { spawnSync } from "node:child_process";
 
-/** `module`: the adapter beside this file; `package`: what a user installs. */
+/** `module`: the adapter beside this file; `package`: what a user installs; `record`: whether its lock is a file that can keep one. */
 export const PEERS = {
-  "gateway-lock": { module: "gateway-lock", package: "gateway-lock" },
+  "gateway-lock": { module: "gateway-lock", package: "gateway-lock", record: true },
   "gateway-lock (sync)": { module: "gateway-lock-sync", package: "gateway-lock" },
-  "fs-ext": { module: "fs-ext", package: "fs-ext" },
-  "fs-native-extensions": { module: "fs-native-extensions", package: "fs-native-extensions" },
-  "os-lock": { module: "os-lock", package: "os-lock" },
+  "fs-ext": { module: "fs-ext", package: "fs-ext", record: true },
+  "fs-native-extensions": { module: "fs-native-extensions", package: "fs-native-extensions", record: true },
+  "os-lock": { module: "os-lock", package: "os-lock", record: true },
   "proper-lockfile": { module: "proper-lockfile", package: "proper-lockfile" },
   lockfile: { module: "lockfile", package: "lockfile" },
   "flock(1)": { module: "flock-command" },
-  "PID file": { module: "pid-file" },
+  "PID file": { module: "pid-file", record: true },
 };
 
 /** Those with an npm package of their own. */

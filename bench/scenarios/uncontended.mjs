@@ -5,7 +5,7 @@ import { Child, endAll, startNode } from "../harness/processes.mjs";
 import { interleave } from "../harness/rounds.mjs";
 import { summarizeTimes } from "../harness/samples.mjs";
 import { freePorts } from "../harness/temporary.mjs";
-import { flockCommand, load, PEERS } from "../peers/index.mjs";
+import { flockCommand, PEERS } from "../peers/index.mjs";
 
 export const name = "uncontended";
 export const seconds = { full: 20, quick: 8, smoke: 2 };
@@ -28,24 +28,22 @@ const GATEWAYS = 0.05;
 const lockWorker = fileURLToPath(new URL("../harness/lock-worker.mjs", import.meta.url));
 const gatewayWorker = fileURLToPath(new URL("../harness/gateway-worker.mjs", import.meta.url));
 
+const LOCK = { case: "bare lock", metric: "acquire + release" };
+const RECORD = { case: "lock with record", metric: "acquire + release" };
+const GATEWAY = { case: "gateway", metric: "acquire + close" };
+
 export async function run(bench) {
-  await measureCase(bench, { case: "bare lock", metric: "acquire + release" }, startLocks(bench, "lock"), SHARE);
-  await measureCase(
-    bench,
-    { case: "lock with record", metric: "acquire + release" },
-    await startRecords(bench),
-    {},
-    FILES,
-  );
-  await measureCase(bench, { case: "gateway", metric: "acquire + close" }, await startGateways(bench), {}, GATEWAYS);
+  await measureCase(bench, LOCK, startLocks(bench), (subject) => SHARE[subject] ?? 1);
+  await measureCase(bench, RECORD, startRecords(bench), () => FILES);
+  await measureCase(bench, GATEWAY, await startGateways(bench), () => GATEWAYS);
   bench.results.note("os-lock's locks are those of a process: within one process they exclude nobody.");
 }
 
-async function measureCase(bench, where, workers, shares, share = 1) {
+async function measureCase(bench, where, workers, shareOf) {
   const { rounds, batch } = PLAN[bench.mode];
   const measure = (subject) => {
     bench.progress.at(where.case, subject);
-    const count = Math.max(2, Math.round(batch * (shares[subject] ?? share)));
+    const count = Math.max(2, Math.round(batch * shareOf(subject)));
     return workers[subject].ask(`batch ${count}`);
   };
   const warmUp = async (subject) => {
@@ -58,36 +56,34 @@ async function measureCase(bench, where, workers, shares, share = 1) {
   }
 }
 
-function startLocks(bench, operation) {
-  const workers = {
-    floor: new Child("floor", bench.floor, ["lock", bench.temporary.name("lock")]),
-    "flock only": new Child("flock only", bench.floor, ["flock-only", bench.temporary.name("lock")]),
+function startLocks(bench) {
+  const { floor, temporary } = bench;
+  return {
+    floor: new Child("floor", floor, ["lock", temporary.name("lock")]),
+    "flock only": new Child("flock only", floor, ["flock-only", temporary.name("lock")]),
+    ...startPeers(bench, LOCK, "lock", ({ module }) => {
+      return module === "flock-command" && flockCommand() === null ? "there is no flock(1) here" : null;
+    }),
   };
-  for (const subject of Object.keys(PEERS)) {
-    if (subject === "flock(1)" && flockCommand() === null) {
-      bench.results.missing(
-        { case: "bare lock", metric: "acquire + release", unit: "us", subject },
-        "there is no flock(1) here",
-      );
-      continue;
-    }
-    workers[subject] = startNode(subject, lockWorker, [subject, operation, bench.temporary.name("lock")]);
-  }
-  return workers;
 }
 
-async function startRecords(bench) {
-  const workers = { floor: new Child("floor", bench.floor, ["record", bench.temporary.name("record")]) };
-  for (const subject of Object.keys(PEERS)) {
-    if (subject === "gateway-lock (sync)") continue; // as without it: the record is written by hand in both
-    if ((await load(subject)).acquireWithRecord === undefined) {
-      bench.results.missing(
-        { case: "lock with record", metric: "acquire + release", unit: "us", subject },
-        "it has no file to keep a record in",
-      );
-      continue;
-    }
-    workers[subject] = startNode(subject, lockWorker, [subject, "record", bench.temporary.name("record")]);
+function startRecords(bench) {
+  return {
+    floor: new Child("floor", bench.floor, ["record", bench.temporary.name("record")]),
+    ...startPeers(bench, RECORD, "record", ({ record }) => {
+      return record ? null : "it has no file to keep a record in";
+    }),
+  };
+}
+
+function startPeers({ results, temporary }, where, operation, absence) {
+  const workers = {};
+  for (const [subject, peer] of Object.entries(PEERS)) {
+    // With a record it is what gateway-lock is: that has to be taken by tryLockFile.
+    if (where === RECORD && subject === "gateway-lock (sync)") continue;
+    const reason = absence(peer);
+    if (reason !== null) results.missing({ ...where, unit: "us", subject }, reason);
+    else workers[subject] = startNode(subject, lockWorker, [subject, operation, temporary.name(operation)]);
   }
   return workers;
 }
