@@ -1,14 +1,15 @@
 // The plots: which figures of which scenario are drawn, and what is said beside them.
 
 import { figure } from "./figures.mjs";
-import { columnOf, dotsPanel } from "./plots/dots.mjs";
+import { dotsPanels } from "./plots/dots.mjs";
 import { linesPanel } from "./plots/lines.mjs";
 import { linearScale, logScale } from "./plots/scale.mjs";
 import { contentionOf, isMeasured, unique } from "./results.mjs";
 
 const DOT = "dot: median; line: 25th to 99th percentile; log axis";
 const FLOOR = "dashed: floor, a C program with the same system calls";
-const SECTIONS_OF_WAIT = "0";
+const SECTION_OF_WAIT = "0";
+const BETWEEN_PANELS = 78;
 
 /** [{ scenario, file, title, svg }], for each scenario that is there and has something to be seen. */
 export async function plots(results) {
@@ -26,7 +27,7 @@ export async function plots(results) {
       title,
       notes: lines,
       description: [...lines, ...description].join(". "),
-      body: columnOf(panels),
+      body: { vconcat: panels, spacing: BETWEEN_PANELS, bounds: "flush" },
     });
     drawn.push({ scenario, file, title, svg });
   }
@@ -56,7 +57,7 @@ const PLOTS = [
     panelsOf(result) {
       return lines(
         unique(contended(result).map(({ section }) => section)).map((section) => ({
-          title: section === "0" ? "section 0: released at once" : `section ${section}`,
+          title: section === "0" ? "section 0: released at once" : `section ${section.replace(/ us$/, " µs")}`,
           unit: "1/s",
           measurements: contended(result).filter((one) => one.metric === "acquisitions" && one.section === section),
         })),
@@ -70,7 +71,7 @@ const PLOTS = [
     notes: ["section 0, by number of processes; waits on log axes, less is better", FLOOR],
     panelsOf(result) {
       const of = (metric) =>
-        contended(result).filter((one) => one.metric === metric && one.section === SECTIONS_OF_WAIT);
+        contended(result).filter((one) => one.metric === metric && one.section === SECTION_OF_WAIT);
       return lines([
         {
           title: "Jain's fairness index: 1 where all get as many",
@@ -117,13 +118,19 @@ const PLOTS = [
     file: "weight.svg",
     title: "What it weighs",
     notes: [`${DOT}; less is better`],
-    panelsOf: (result) => dots(result, byCase),
+    panelsOf: (result) => dots(result, byCommand),
   },
 ];
 
 /** A panel for each case and metric, a row for each subject. */
 function byCase({ case: name, metric, subject }) {
   return { panel: name === metric ? name : `${name}: ${metric}`, label: subject };
+}
+
+/** The commands that start are cases of their own, and rows of one panel. */
+function byCommand(measurement) {
+  if (measurement.metric !== "cold start") return byCase(measurement);
+  return { panel: measurement.metric, label: measurement.case };
 }
 
 /** A panel for each unit, because rows of one figure each would make a panel of their own otherwise. */
@@ -143,7 +150,7 @@ function dots(result, placeOf) {
   }
   const all = [...panels.values()].map((panel) => ({ ...panel, rows: toldApart(panel.rows) }));
   return {
-    panels: all.filter(({ rows }) => rows.some(({ missing }) => missing === undefined)).map(dotsPanel),
+    panels: dotsPanels(all.filter(({ rows }) => rows.some(({ missing }) => missing === undefined))),
     // Each stands in its row.
     missing: [],
     description: all.map(({ title, unit, rows }) => `${title}: ${rows.map((row) => said(row, unit)).join(", ")}`),

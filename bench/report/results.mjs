@@ -91,4 +91,16 @@ export function isPeer({ subject }) {
 
 const NO_PEERS = new Set(["floor", "flock only", "net.Server.listen", "strict bind", "bare Node"]);
 
+/** The floor, ours, then the others by what they reach; last what is missing. */
+export function inOrder(measurements) {
+  const rank = (one) => {
+    if (!isMeasured(one)) return 5;
+    const first = ["floor", "gateway-lock"].indexOf(one.subject);
+    if (first >= 0) return first;
+    return one.subject.startsWith("gateway-lock") ? 2 : 3;
+  };
+  const better = (a, b) => (a.better === "more" ? b.median - a.median : a.median - b.median);
+  return measurements.toSorted((a, b) => rank(a) - rank(b) || (rank(a) === 3 ? better(a, b) : 0));
+}
+
 export const unique = (list) => [...new Set(list)];

@@ -1,24 +1,30 @@
 // A panel with a row for each subject: the median as a dot, p25 to p99 as a line, both as figures beside it.
 
 import { figure, times } from "../figures.mjs";
+import { inOrder } from "../results.mjs";
 import { clamp, logScale } from "./scale.mjs";
 import { colour, lookOf } from "./theme.mjs";
 
-export const DOTS_WIDTH = 430;
+const WIDTH = 430;
 const ROW = 23;
-const LABELS = 190;
-const COLUMNS = [DOTS_WIDTH + 70, DOTS_WIDTH + 130];
+const LEAST_ROOM = 150;
+const LETTER = 7.2;
+const AXIS_GAP = 10;
+const COLUMNS = [WIDTH + 70, WIDTH + 130];
 const REASON_LENGTH = 66;
 
-/** `rows`: [{ label, subject, median, p25, p99, missing }]; the floor is one of them, or none. */
-export function dotsPanel({ title, unit, rows }) {
+/** `panels`: [{ title, unit, rows: [{ label, subject, median, p25, p99, missing }] }]; the floor is one of them, or none. */
+export function dotsPanels(panels) {
+  const scales = scalesOf(panels);
+  const longest = Math.max(...panels.flatMap(({ rows }) => rows.map(({ label }) => label.length)));
+  const room = Math.max(LEAST_ROOM, longest * LETTER);
+  return panels.map((panel) => dotsPanel({ ...panel, rows: inOrder(panel.rows) }, scales.get(panel.unit), room));
+}
+
+function dotsPanel({ title, unit, rows }, scale, room) {
   const measured = rows.filter(({ missing }) => missing === undefined);
   const missing = rows.filter(({ missing }) => missing !== undefined);
   const floor = measured.find(({ subject }) => subject === "floor")?.median;
-  const scale = logScale(
-    measured.flatMap(({ p25, median, p99 }) => [p25, median, p99]),
-    unit,
-  );
   const x = {
     type: "quantitative",
     scale: { type: scale.type, domain: scale.domain, nice: false, zero: false },
@@ -29,7 +35,7 @@ export function dotsPanel({ title, unit, rows }) {
     type: "nominal",
     sort: null,
     scale: { domain: rows.map(({ label }) => label) },
-    axis: yAxis(rows),
+    axis: yAxis(rows, room),
   };
   const values = measured.map((row) => drawn(row, scale, floor, unit));
   const painted = (channel) => ({ [channel]: { field: "colour", type: "nominal", scale: null } });
@@ -44,8 +50,8 @@ export function dotsPanel({ title, unit, rows }) {
     encoding: { x: { value: at }, y: { value: -8 }, text: { value: text } },
   });
   return {
-    title: { text: title, offset: 8 },
-    width: DOTS_WIDTH,
+    title: { text: title, offset: 8, frame: "group", dx: -room - AXIS_GAP },
+    width: WIDTH,
     height: { step: ROW },
     layer: [
       {
@@ -68,11 +74,11 @@ export function dotsPanel({ title, unit, rows }) {
           ...painted("fill"),
         },
       },
-      {
+      ...[{ stroke: colour.paper, strokeWidth: 5 }, {}].map((halo) => ({
         data: { values: missing.map(({ label, missing }) => ({ label, reason: `– ${shortened(missing)}` })) },
-        mark: { type: "text", align: "left", fontSize: 11, fontStyle: "italic", color: colour.faint },
+        mark: { type: "text", align: "left", fontSize: 11, fontStyle: "italic", color: colour.faint, ...halo },
         encoding: { x: { value: 6 }, y, text: { field: "reason" } },
-      },
+      })),
       column("figure", COLUMNS[0], colour.text),
       header("median", COLUMNS[0]),
       ...(floor === undefined ? [] : [column("ratio", COLUMNS[1], colour.faint), header("× floor", COLUMNS[1])]),
@@ -80,9 +86,15 @@ export function dotsPanel({ title, unit, rows }) {
   };
 }
 
-/** Left to right, as wide in every panel: so they lie beneath each other. */
-export function columnOf(panels) {
-  return { vconcat: panels, spacing: 46, bounds: "flush" };
+/** What has the same unit has the same axis, so that panels can be compared. */
+function scalesOf(panels) {
+  const values = new Map();
+  for (const { unit, rows } of panels) {
+    const measured = rows.filter(({ missing }) => missing === undefined);
+    const all = measured.flatMap(({ p25, median, p99 }) => [p25, median, p99]);
+    values.set(unit, [...(values.get(unit) ?? []), ...all]);
+  }
+  return new Map([...values].map(([unit, all]) => [unit, logScale(all, unit)]));
 }
 
 function drawn({ label, subject, median, p25, p99 }, scale, floor, unit) {
@@ -99,16 +111,18 @@ function drawn({ label, subject, median, p25, p99 }, scale, floor, unit) {
   };
 }
 
-function yAxis(rows) {
-  const ours = rows.filter(({ subject }) => subject === "gateway-lock").map(({ label }) => label);
+function yAxis(rows, room) {
+  // Where all are ours, none stands out.
+  const isMixed = rows.some(({ subject }) => !subject.startsWith("gateway-lock"));
+  const ours = !isMixed ? [] : rows.filter(({ subject }) => subject === "gateway-lock").map(({ label }) => label);
   const isOurs = `indexof(${JSON.stringify(ours)}, datum.value) >= 0`;
   return {
     title: null,
     grid: false,
     labelFontSize: 12,
-    labelPadding: 10,
+    labelPadding: AXIS_GAP,
     labelLimit: 0,
-    minExtent: LABELS,
+    minExtent: room,
     labelColor: { condition: { test: isOurs, value: colour.ours }, value: colour.text },
     labelFontWeight: { condition: { test: isOurs, value: 700 }, value: 400 },
   };

@@ -35,7 +35,7 @@ export function linesPanel({ title, counts, scale, series }) {
   // Ours last, so that it lies on top.
   const ordered = series.toSorted((a, b) => lookOf(a.subject).width - lookOf(b.subject).width);
   return {
-    title: { text: title, offset: 10 },
+    title: { text: title, offset: 10, frame: "group" },
     width: WIDTH,
     height: HEIGHT,
     layer: [
@@ -87,7 +87,8 @@ function labelsOf(series, across, scale) {
 
 /** Moves labels apart as little as it can, downwards first, then up from the bottom. */
 function spread(labels) {
-  const sorted = labels.toSorted((a, b) => a.fromY - b.fromY || a.subject.localeCompare(b.subject));
+  const place = ({ fromY }) => Math.round(fromY / (LINE_OF_TEXT / 2));
+  const sorted = labels.toSorted((a, b) => place(a) - place(b) || b.weight - a.weight || a.fromY - b.fromY);
   let least = 0;
   for (const label of sorted) {
     label.toY = Math.max(label.toY, least);

@@ -69,6 +69,7 @@ export const CONFIG = {
     titleFontSize: 11,
     titleFontWeight: "normal",
     labelOverlap: false,
+    labelFlush: false,
   },
   title: {
     aria: false,
