@@ -143,7 +143,7 @@ function profileTables(id, { operation, functions, systemCalls, note }) {
       figure(perOperation, "count"),
       percent(share),
     ]);
-    parts.push(table(["system call", "for each operation", "of the kernel's time"], rows, 1));
+    parts.push(table(["system call", "for each operation", "of their time, waits apart"], rows, 1));
   }
   if (note !== undefined) parts.push(note);
   return parts;
