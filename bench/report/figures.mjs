@@ -52,7 +52,7 @@ export function times(ratio) {
   const size = Math.abs(ratio);
   if (size >= 100) return `${significant(ratio)}×`;
   if (size >= 10) return `${ratio.toFixed(1)}×`;
-  return `${size >= 0.1 || size === 0 ? ratio.toFixed(2) : significant(ratio)}×`;
+  return `${size >= 0.1 || size === 0 ? ratio.toFixed(2) : Number(ratio.toPrecision(2))}×`;
 }
 
 /** 34 %. */

@@ -11,7 +11,11 @@ import { readResults } from "./results.mjs";
 /** Figures of a smoke run mean nothing, and need no explanation. */
 const EXPLAINED = new Set(["full", "quick"]);
 
-/** Writes report.md and *.svg beside the <scenario>.json, and returns the goals. */
+/**
+ * Writes report.md and *.svg beside the <scenario>.json, and returns the goals.
+ * @param {string} directory
+ * @param {{ log?: (line: string) => void }} [options]
+ */
 export async function report(directory, { log = () => {} } = {}) {
   const results = readResults(directory);
   const goals = goalsOf(results);

@@ -3,10 +3,11 @@
 import { figure, percent, times } from "./figures.mjs";
 import { contentionOf, inOrder, isMeasured, SCENARIOS, unique } from "./results.mjs";
 
+const MINUTE = 60_000;
 const ABOUT = {
   uncontended: [
     "Uncontended",
-    "One process takes and releases a lock that nobody else wants: bare, with a 4096-byte owner record in the file, and as a whole gateway with its port. The floor is a C program that makes the same system calls; *flock only* is the least a lock can be (open, flock, close).",
+    "One process takes and releases a lock that nobody else wants: bare, with a 4096-byte owner record in the file, and as a whole gateway with its port. The floor is a C program that makes the same system calls; *flock only* is the least a lock can be (open, flock, close). The floor of a gateway has no port, so its goal adds `http.Server.listen`.",
   ],
   refusal: [
     "Refusal",
@@ -32,7 +33,10 @@ const ABOUT = {
   weight: ["Weight", "What an installation, an import and the start of a command cost."],
 };
 
-/** `plots`: [{ scenario, file, title }]; `profiles`: by the goal's id, of those that are there. */
+/**
+ * `plots` and `profiles`: those that are there.
+ * @param {{ results: any, goals: any[], plots?: { scenario: string, file: string, title: string }[], profiles?: Record<string, any> }} report
+ */
 export function markdown({ results, goals, plots = [], profiles = {} }) {
   const known = SCENARIOS.filter((scenario) => results[scenario] !== undefined);
   const parts = [
@@ -55,11 +59,8 @@ function modeOf(results) {
       ? `Mode: **${modes[0]}**.`
       : `Modes: ${results.map(({ scenario, mode }) => `${scenario} ${mode}`).join(", ")}.`;
   const starts = results.map(({ startedAt }) => startedAt).filter((at) => at !== undefined);
-  const minutes = results.reduce((sum, { durationMs = 0 }) => sum + durationMs, 0) / 60_000;
-  const when =
-    starts.length === 0
-      ? ""
-      : ` Started ${starts.toSorted()[0]}, ${figure(minutes, "count").replace(/\.\d+$/, "")} min.`;
+  const took = results.reduce((sum, { durationMs = 0 }) => sum + durationMs, 0);
+  const when = starts.length === 0 ? "" : ` Started ${starts.toSorted()[0]}, took ${lasting(took)}.`;
   const warning = modes.includes("smoke")
     ? " **A smoke run only shows that everything runs: its figures mean nothing.**"
     : modes.some((mode) => mode !== "full")
@@ -69,6 +70,10 @@ function modeOf(results) {
     `${told}${when}${warning}`,
     "All subjects of a scenario were measured in one run, in turns. *Spread* is from the lowest to the highest median of a round; “–” is what a subject can't do, or was not measured.",
   ];
+}
+
+function lasting(ms) {
+  return ms < 2 * MINUTE ? `${Math.round(ms / 1000)} s` : `${Math.round(ms / MINUTE)} min`;
 }
 
 function environmentTable(results) {
@@ -193,14 +198,16 @@ function cells(one, floor, notes) {
 function spread({ rounds = [], unit, n }) {
   if (n === 1 || rounds.length < 2) return "";
   const [least, most] = [Math.min(...rounds), Math.max(...rounds)].map((value) => figure(value, unit));
-  return least === most ? least : `${least} – ${most}`;
+  if (least === most) return least;
+  const [number, name] = least.split(" ");
+  return most.endsWith(` ${name}`) ? `${number} – ${most}` : `${least} – ${most}`;
 }
 
 function floorOf(group) {
   return group.find((one) => one.subject === "floor" && isMeasured(one))?.median;
 }
 
-/** Numbers of processes as columns: a table for each metric, the other sections folded away. */
+/** Numbers of processes as columns, a table for each metric: what the goals are about first, the rest folded away. */
 function contentionTables({ measurements }) {
   const all = measurements.flatMap((one) => {
     const at = contentionOf(one);
@@ -208,9 +215,23 @@ function contentionTables({ measurements }) {
   });
   return groupBy(all, ({ section }) => section).flatMap(([name, group], index) => {
     const title = `section ${name.replace(/ us$/, " µs")}`;
-    const parts = groupBy(group, ({ metric }) => metric).flatMap(([metric, ones]) => metricTable(metric, ones, title));
-    return index === 0 ? parts : [`<details><summary>${title}</summary>`, ...parts, "</details>"];
+    const isShown = ({ metric }) => index === 0 && SHOWN.has(metric);
+    const [shown, folded] = [true, false].map((wanted) =>
+      metricTables(
+        group.filter((one) => isShown(one) === wanted),
+        title,
+      ),
+    );
+    if (folded.length === 0) return shown;
+    const summary = `<details><summary>${title}: ${unique(group.filter((one) => !isShown(one)).map(({ metric }) => metric)).join(", ")}</summary>`;
+    return [...shown, summary, ...folded, "</details>"];
   });
+}
+
+const SHOWN = new Set(["acquisitions", "fairness"]);
+
+function metricTables(group, title) {
+  return groupBy(group, ({ metric }) => metric).flatMap(([metric, ones]) => metricTable(metric, ones, title));
 }
 
 function metricTable(metric, ones, title) {
@@ -269,7 +290,11 @@ class Notes {
 
   lines() {
     if (this.#reasons.length === 0) return [];
-    return [this.#reasons.map((reason, index) => `<sup>${index + 1}</sup> ${escaped(reason)}`).join("<br>\n")];
+    return [
+      this.#reasons
+        .map((reason, index) => `<sup>${index + 1}</sup> ${escaped(reason).replaceAll("<", "&lt;")}`)
+        .join("<br>\n"),
+    ];
   }
 }
 

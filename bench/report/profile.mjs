@@ -37,9 +37,9 @@ const DRIVERS = {
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const SAMPLE_US = 100;
 const DEADLINE_MS = 60_000;
-const ROWS = 10;
+const ROWS = 8;
 /** Less than that explains nothing. */
-const LEAST_SHARE = 0.005;
+const LEAST_SHARE = 0.01;
 const LEAST_CALLS = 0.5;
 /** Their time is that of somebody else. */
 const WAITS = new Set(["futex", "epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "restart_syscall"]);
@@ -50,6 +50,8 @@ export const PROFILED = Object.keys(DRIVERS);
 /**
  * { operation, functions: [{ name, place, share }], systemCalls: [{ name, perOperation, share }], note? }, the largest shares first. Places are relative
  * to the package. Nothing that it starts is left, whatever fails.
+ * @param {string} goalId
+ * @param {{ log: (line: string) => void }} options
  */
 export async function profile(goalId, { log }) {
   const driver = DRIVERS[goalId];
@@ -129,7 +131,10 @@ async function functionsOf(driver, directory) {
   return functionsIn(JSON.parse(readFileSync(join(directory, file), "utf8")));
 }
 
-/** Of V8's profile: the time in each function itself, not in what it calls. */
+/**
+ * Of V8's profile: the time in each function itself, not in what it calls.
+ * @returns {{ name: string, place: string, share: number }[]}
+ */
 export function functionsIn({ nodes, samples, timeDeltas }) {
   const times = new Map();
   for (const [index, id] of samples.entries()) times.set(id, (times.get(id) ?? 0) + timeDeltas[index]);
