@@ -165,27 +165,42 @@ function section(result, plots) {
 function tables(result) {
   if (result.scenario === "contention") return contentionTables(result);
   const groups = groupBy(result.measurements, ({ case: name, metric }) => JSON.stringify([name, metric]));
-  const isSparse = groups.filter(([, group]) => group.length === 1).length > groups.length / 2;
-  if (isSparse || groups.some(([, [{ unit }]]) => unit === "count")) return flatTable(result);
-  return groups.flatMap(([key, group]) => {
+  const [compared, alone] = [true, false].map((wanted) => groups.filter(([, group]) => group.length > 1 === wanted));
+  const own = compared.flatMap(([key, group]) => {
     const [name, metric] = JSON.parse(key);
     return [`**${name === metric ? name : `${name}: ${metric}`}**`, ...subjectTable(group)];
   });
+  return [...own, ...(alone.length === 0 ? [] : flatTable(alone.flatMap(([, group]) => group)))];
 }
 
 function subjectTable(group) {
   const floor = floorOf(group);
   const notes = new Notes();
-  const ordered = inOrder(group);
-  const rows = ordered.map((one) => [one.subject, ...cells(one, floor, notes)]);
+  const rows = inOrder(group).map((one) => [one.subject, ...cells(one, floor, notes)]);
   const columns = ["subject", "median", "p99", "spread", ...(floor === undefined ? [] : ["× floor"])];
-  return [table(columns, rows, 1), ...notes.lines()];
+  return [filledTable(columns, rows, 1), ...notes.lines()];
 }
 
-function flatTable({ measurements }) {
+/** What has one figure alone. */
+function flatTable(measurements) {
   const notes = new Notes();
   const rows = measurements.map((one) => [one.case, one.metric, one.subject, ...cells(one, undefined, notes)]);
-  return [table(["case", "metric", "subject", "median", "p99", "spread"], rows, 3), ...notes.lines()];
+  return [filledTable(["case", "metric", "subject", "median", "p99", "spread"], rows, 3), ...notes.lines()];
+}
+
+/** Counts and sizes have neither p99 nor spread, and are no medians. */
+function filledTable(columns, rows, numbersFrom) {
+  const kept = columns.map(
+    (_, index) => rows.some((cells) => !["", "–"].includes(cells[index])) || index <= numbersFrom,
+  );
+  const isKept = (_, index) => kept[index];
+  const isSingle = !columns.some((name, index) => name === "p99" && kept[index]);
+  const named = columns.map((name) => (isSingle && name === "median" ? "value" : name));
+  return table(
+    named.filter(isKept),
+    rows.map((cells) => cells.filter(isKept)),
+    numbersFrom,
+  );
 }
 
 function cells(one, floor, notes) {

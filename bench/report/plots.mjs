@@ -129,26 +129,31 @@ function byCase({ case: name, metric, subject }) {
 
 /** The commands that start are cases of their own, and rows of one panel. */
 function byCommand(measurement) {
-  if (measurement.metric !== "cold start") return byCase(measurement);
-  return { panel: measurement.metric, label: measurement.case };
+  const { case: name, metric, subject } = measurement;
+  if (metric !== "cold start") return byCase(measurement);
+  const what = name.replace(/^command, /, "");
+  return { panel: metric, label: what.startsWith(subject) ? what : `${subject}, ${what}` };
 }
 
-/** A panel for each unit, because rows of one figure each would make a panel of their own otherwise. */
-function byUnit({ case: name, metric, unit, subject }) {
-  const panel = { us: "time for each", ms: "time of the whole", bytes: "memory" }[unit] ?? unit;
-  return { panel, label: `${name}: ${metric}`, detail: subject };
+/** What has one figure alone is a row among others of its unit: no panel is worth that. */
+function byUnit(measurement, all) {
+  const { case: name, metric, unit } = measurement;
+  const isAlone = all.filter((one) => one.case === name && one.metric === metric).length === 1;
+  return isAlone ? { panel: ALONE[unit] ?? unit, label: `${name}: ${metric}` } : byCase(measurement);
 }
+
+const ALONE = { us: "time for each", ms: "time of the whole", bytes: "memory" };
 
 function dots(result, placeOf) {
   const panels = new Map();
   for (const measurement of result.measurements) {
-    const place = placeOf(measurement);
+    const place = placeOf(measurement, result.measurements);
     if (place === undefined) continue;
     const panel = panels.get(place.panel) ?? { title: place.panel, unit: measurement.unit, rows: [] };
     panels.set(place.panel, panel);
-    panel.rows.push({ ...withWhiskers(measurement), label: place.label, detail: place.detail });
+    panel.rows.push({ ...withWhiskers(measurement), label: place.label });
   }
-  const all = [...panels.values()].map((panel) => ({ ...panel, rows: toldApart(panel.rows) }));
+  const all = [...panels.values()];
   return {
     panels: dotsPanels(all.filter(({ rows }) => rows.some(({ missing }) => missing === undefined))),
     // Each stands in its row.
@@ -161,14 +166,6 @@ function withWhiskers(measurement) {
   if (!isMeasured(measurement)) return { subject: measurement.subject, missing: measurement.missing ?? "not measured" };
   const { subject, median, p25 = median, p99 = median } = measurement;
   return { subject, median, p25, p99 };
-}
-
-/** The subject is said where there is more than one. */
-function toldApart(rows) {
-  const isPlain = new Set(rows.map(({ subject }) => subject)).size === 1;
-  return rows.map((row) =>
-    row.detail === undefined || isPlain ? row : { ...row, label: `${row.label}, ${row.detail}` },
-  );
 }
 
 function said({ label, median, missing }, unit) {

@@ -38,7 +38,11 @@ export function lookOf(subject) {
       weight: isMain ? 700 : 400,
     };
   }
-  const peer = PEERS[subject];
+  // `proper-lockfile (stale 2 s)` is a proper-lockfile.
+  const name = Object.keys(PEERS).findLast(
+    (name) => subject === name || subject.startsWith(`${name} `) || subject.startsWith(`${name},`),
+  );
+  const peer = PEERS[name];
   if (peer === undefined) return { colour: colour.context, shape: "circle", dash: [2, 3], width: 1.4, weight: 400 };
   return { colour: peer.colour[0], shape: peer.shape, dash: [], width: 1.4, weight: 400 };
 }
