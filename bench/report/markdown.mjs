@@ -162,23 +162,36 @@ function section(result, plots) {
   return [`## ${heading}`, about, ...images, ...tables(result), ...proofs(result)];
 }
 
+/** One for each case, with a row for each subject of each metric. */
 function tables(result) {
   if (result.scenario === "contention") return contentionTables(result);
-  const groups = groupBy(result.measurements, ({ case: name, metric }) => JSON.stringify([name, metric]));
-  const [compared, alone] = [true, false].map((wanted) => groups.filter(([, group]) => group.length > 1 === wanted));
-  const own = compared.flatMap(([key, group]) => {
-    const [name, metric] = JSON.parse(key);
-    return [`**${name === metric ? name : `${name}: ${metric}`}**`, ...subjectTable(group)];
-  });
-  return [...own, ...(alone.length === 0 ? [] : flatTable(alone.flatMap(([, group]) => group)))];
+  const metrics = groupBy(result.measurements, ({ case: name, metric }) => JSON.stringify([name, metric])).map(
+    ([, group]) => group,
+  );
+  const compared = groupBy(
+    metrics.filter(({ length }) => length > 1),
+    ([{ case: name }]) => name,
+  );
+  const alone = metrics.filter(({ length }) => length === 1).flat();
+  return [...compared.flatMap(caseTable), ...(alone.length === 0 ? [] : flatTable(alone))];
 }
 
-function subjectTable(group) {
-  const floor = floorOf(group);
+function caseTable([name, groups]) {
   const notes = new Notes();
-  const rows = inOrder(group).map((one) => [one.subject, ...cells(one, floor, notes)]);
-  const columns = ["subject", "median", "p99", "spread", ...(floor === undefined ? [] : ["× floor"])];
-  return [filledTable(columns, rows, 1), ...notes.lines()];
+  const hasFloor = groups.some((group) => floorOf(group) !== undefined);
+  const rows = groups.flatMap((group) => {
+    const floor = floorOf(group) ?? (hasFloor ? Number.NaN : undefined);
+    return inOrder(group).map((one, index) => [
+      index === 0 ? one.metric : "",
+      one.subject,
+      ...cells(one, floor, notes),
+    ]);
+  });
+  const columns = ["metric", "subject", "median", "p99", "spread", ...(hasFloor ? ["× floor"] : [])];
+  if (groups.length > 1) return [`**${name}**`, filledTable(columns, rows, 2), ...notes.lines()];
+  const metric = groups[0][0].metric;
+  const [own, ownColumns] = [rows.map((cells) => cells.slice(1)), columns.slice(1)];
+  return [`**${name === metric ? name : `${name}: ${metric}`}**`, filledTable(ownColumns, own, 1), ...notes.lines()];
 }
 
 /** What has one figure alone. */

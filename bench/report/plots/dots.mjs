@@ -80,7 +80,7 @@ function dotsPanel({ title, unit, rows }, scale, room) {
         encoding: { x: { value: 6 }, y, text: { field: "reason" } },
       })),
       column("figure", COLUMNS[0], colour.text),
-      header("median", COLUMNS[0]),
+      header(measured.every(({ p25, p99 }) => p25 === p99) ? "value" : "median", COLUMNS[0]),
       ...(floor === undefined ? [] : [column("ratio", COLUMNS[1], colour.faint), header("× floor", COLUMNS[1])]),
     ],
   };
