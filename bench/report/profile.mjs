@@ -36,6 +36,7 @@ const DRIVERS = {
 };
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const SAMPLE_US = 100;
+const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
 const DEADLINE_MS = 60_000;
 const ROWS = 8;
 /** Less than that explains nothing. */
@@ -59,10 +60,13 @@ export async function profile(goalId, { log }) {
     throw new Error(`goal ${goalId} has no program to be profiled; there is one for ${PROFILED.join(", ")}`);
   const directory = mkdtempSync(join(tmpdir(), "gateway-lock-profile-"));
   const partners = [];
-  const endPartners = () => {
+  const end = () => {
     for (const partner of partners) partner.kill("SIGKILL");
+    rmSync(directory, { recursive: true, force: true });
   };
-  process.once("exit", endPartners);
+  const interrupt = (signal) => process.exit(SIGNALS[signal]);
+  process.once("exit", end);
+  for (const signal of Object.keys(SIGNALS)) process.once(signal, interrupt);
   try {
     log(`profiling ${goalId}: ${driver.operation}`);
     while (partners.length < driver.partners) partners.push(startPartner(driver, directory));
@@ -71,10 +75,11 @@ export async function profile(goalId, { log }) {
     const { systemCalls, note } = await systemCallsOf(driver, directory, log);
     return { goal: goalId, operation: driver.operation, functions, systemCalls, ...(note && { note }) };
   } finally {
-    process.off("exit", endPartners);
-    endPartners();
+    process.off("exit", end);
+    for (const signal of Object.keys(SIGNALS)) process.off(signal, interrupt);
+    for (const partner of partners) partner.kill("SIGKILL");
     await Promise.all(partners.map(ended));
-    rmSync(directory, { recursive: true, force: true });
+    end();
   }
 }
 
@@ -104,14 +109,14 @@ async function ended(child) {
   if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
 }
 
+/** In a process group of its own: what strace traces would survive it. */
 async function run(command, args) {
-  const child = spawn(command, args, {
-    stdio: ["ignore", "ignore", "pipe"],
-    timeout: DEADLINE_MS,
-    killSignal: "SIGKILL",
-  });
-  const kill = () => child.kill("SIGKILL");
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"], detached: true });
+  const kill = () => {
+    if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, "SIGKILL");
+  };
   process.once("exit", kill);
+  const deadline = setTimeout(kill, DEADLINE_MS);
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (text) => {
     said += text;
@@ -120,6 +125,7 @@ async function run(command, args) {
     const [code, signal] = await once(child, "close");
     if (code !== 0) throw new Error(`${command} ended with ${signal ?? code}: ${said.trim() || "it said nothing"}`);
   } finally {
+    clearTimeout(deadline);
     process.off("exit", kill);
   }
 }
