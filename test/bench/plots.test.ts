@@ -72,24 +72,26 @@ describe("each plot", () => {
     }
   });
 
-  it.each([
-    ["full", someResults()],
-    ["quick", someResults("quick")],
-    ["one count of processes", onlyTwoProcesses()],
-  ])("cuts no text, and covers none by another: %s", async (_what, results) => {
-    for (const { file, svg } of await drawn(results)) {
-      const [, width, height] = /viewBox="0 0 (\d+) (\d+)"/.exec(svg) ?? [];
-      const texts = textsIn(svg);
-      expect(texts.length).toBeGreaterThan(5);
-      for (const text of texts) {
-        const isInside =
-          text.left >= 0 && text.right <= Number(width) && text.top >= 0 && text.bottom <= Number(height);
-        expect(isInside, `${file}: ${JSON.stringify(text)} in ${width}×${height}`).toBe(true);
-        const covered = texts.filter((other) => other.text !== text.text && overlap(text, other));
-        expect(covered, `${file}: ${text.text}`).toEqual([]);
+  for (const [what, results] of [
+    ["a full run", someResults()],
+    ["a quick run", someResults("quick")],
+    ["one number of processes", onlyTwoProcesses()],
+  ] as const) {
+    it(`cuts no text, and covers none by another: ${what}`, async () => {
+      for (const { file, svg } of await drawn(results)) {
+        const [, width, height] = /viewBox="0 0 (\d+) (\d+)"/.exec(svg) ?? [];
+        const texts = textsIn(svg);
+        expect(texts.length).toBeGreaterThan(5);
+        for (const text of texts) {
+          const isInside =
+            text.left >= 0 && text.right <= Number(width) && text.top >= 0 && text.bottom <= Number(height);
+          expect(isInside, `${file}: ${JSON.stringify(text)} in ${width}×${height}`).toBe(true);
+          const covered = texts.filter((other) => other.text !== text.text && overlap(text, other));
+          expect(covered, `${file}: ${text.text}`).toEqual([]);
+        }
       }
-    }
-  });
+    });
+  }
 });
 
 it("shows what is missing as a dash with its reason, and draws nothing for it", async () => {
