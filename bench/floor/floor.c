@@ -152,34 +152,28 @@ static void record_once(char** argument) {
 
 /** Locks and records of a whole gateway: state directory, state lock, config lock; no sockets. */
 static void gateway_once(char** argument) {
-  char state[PATH_MAX], config[PATH_MAX], path[2][PATH_MAX + 32], text[4096];
+  char state[PATH_MAX], locks[PATH_MAX + 8], path[2][PATH_MAX + 32];
   struct stat locked, there;
   struct statfs system;
-  if (realpath(argument[0], state) == NULL) fail("realpath");
-  // It need not exist.
-  if (realpath(argument[1], config) == NULL && errno != ENOENT) fail("realpath");
+  if (stat(argument[0], &there) == -1 || realpath(argument[0], state) == NULL || access(state, X_OK) == -1) fail("realpath");
+  snprintf(locks, sizeof locks, "%s/locks", state);
+  // The config need not exist; a directory that ignores case has LOCKS too.
+  snprintf(path[0], sizeof path[0], "%s/LOCKS", state);
+  if (lstat(argument[1], &there) == 0 || lstat(path[0], &there) == 0) fail("lstat");
+  if (lstat(locks, &there) == -1 && mkdir(locks, 0700) == -1) fail("mkdir");
   if (statfs(state, &system) == -1) fail("statfs");
   const int directory = open(state, O_RDONLY | O_DIRECTORY | OPEN_FLAGS);
   if (directory == -1 || flock(directory, LOCK_EX | LOCK_NB) == -1) fail("flock");
   if (fstat(directory, &locked) == -1 || lstat(state, &there) == -1) fail("stat");
-  char locks[PATH_MAX + 8];
-  snprintf(locks, sizeof locks, "%s/locks", state);
-  if (mkdir(locks, 0700) == -1 && errno != EEXIST) fail("mkdir");
+  if (lstat(locks, &there) == -1) fail("lstat");
   if (statfs(locks, &system) == -1) fail("statfs");
   snprintf(path[0], sizeof path[0], "%s/gateway.state.lock", locks);
   snprintf(path[1], sizeof path[1], "%s/gateway.config.lock", locks);
   int fd[2];
   for (int i = 0; i < 2; i++) fd[i] = acquire(path[i], 0, 1);
-  for (int i = 0; i < 2; i++) read_record(path[i]);
-  const int stat_file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-  if (stat_file == -1 || read(stat_file, text, sizeof text) == -1) fail("/proc/self/stat");
-  close(stat_file);
-  // Phases starting, listening, stopping.
-  for (int phase = 0; phase < 3; phase++) {
-    for (int i = 0; i < 2; i++) {
-      write_record(fd[i]);
-      if (phase == 0 && ftruncate(fd[i], RECORD_SIZE) == -1) fail("ftruncate");
-    }
+  for (int i = 0; i < 2; i++) {
+    write_record(fd[i]);
+    if (ftruncate(fd[i], RECORD_SIZE) == -1) fail("ftruncate");
   }
   for (int i = 1; i >= 0; i--) {
     remove_file(fd[i], path[i]);

@@ -17,13 +17,10 @@ const PLAN = {
 };
 /** A program that has just begun is compiled while it runs. */
 const WARM_UPS = 3;
-/**
- * Of a batch. Whoever makes and deletes files gets fewer: ext4 does not use an inode again for some minutes, and after some thousand of
- * them looks for a free one so long that it hides all else.
- */
-const SHARE = { "flock(1)": 0.02, "PID file": 0.03, "proper-lockfile": 0.03, lockfile: 0.03 };
-const FILES = 0.04;
-const GATEWAYS = 0.05;
+/** Of a batch: what takes longer gets fewer. */
+const SHARE = { "flock(1)": 0.02, "PID file": 0.2, "proper-lockfile": 0.1, lockfile: 0.2 };
+const FILES = 0.2;
+const GATEWAYS = 0.1;
 
 const lockWorker = fileURLToPath(new URL("../harness/lock-worker.mjs", import.meta.url));
 const gatewayWorker = fileURLToPath(new URL("../harness/gateway-worker.mjs", import.meta.url));

@@ -183,10 +183,11 @@ export class ExclusiveListener {
     return door.socket.fd;
   }
 
-  /** Lets clients in, for whoever serves next. It is asked for again, because a child may have shut down what it was given. */
+  /** Lets clients in, for whoever serves next. It is asked for again after a child, who may have shut down what it was given. */
   #open(door: Door): void {
     const { address: host, port, fd } = door.socket;
-    const failure = door.shared ? undefined : native().rouse(fd, this.#backlog);
+    const isOpen = door.shared || (door.isListening && !door.isLent);
+    const failure = isOpen ? undefined : native().rouse(fd, this.#backlog);
     if (isFailure(failure)) throw unusable(failure, { host, port });
     door.isListening = true;
     door.isLent = false;

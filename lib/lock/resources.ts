@@ -160,7 +160,8 @@ function pathToHash(path: string, ground: Ground): string {
 
 function foldedName(path: string, ground: Ground): string {
   const name = basename(path);
-  return ground.ignoresCase(dirname(path)) ? name.normalize("NFC").toLowerCase() : name;
+  const folded = name.normalize("NFC").toLowerCase();
+  return folded !== name && ground.ignoresCase(dirname(path)) ? folded : name;
 }
 
 /**
