@@ -27,8 +27,9 @@ export type Hazard =
 
 export type NotLocked = { readonly status: "refused"; readonly hazard: Hazard } | { readonly status: "not-exclusive" };
 
-/** A held file has an `fd` if the caller wants to wait for it. */
+/** A number is the descriptor of a lock. A held file has an `fd` if the caller wants to wait for it. */
 export type LockAttempt =
+  | number
   | { readonly status: "locked"; readonly fd: number; readonly empty: boolean }
   | { readonly status: "held"; readonly fd?: number }
   | NotLocked;
@@ -95,6 +96,7 @@ export interface FilesystemFacts {
  * `closeSocket` or with the environment, and a number that the addon does not have open is EBADF.
  */
 export interface Native {
+  /** With `selfTest` the lock is an object, which says whether the file is empty. */
   tryLockFile(path: string, selfTest: boolean, toWait: boolean): LockAttempt | NativeFailure;
   /** False: a lock file that is open can't be deleted or moved, nor the directories that it lies in, and these are not locked. */
   readonly locksDirectories: boolean;

@@ -210,7 +210,7 @@ function findHolder(path: string): number | null {
 export function tryLock(lockable: Lockable): FileLock | null {
   const attempt = attemptOn(lockable, false);
   if (isFailure(attempt)) throw failed(lockable, attempt);
-  return attempt.status === "held" ? null : lockFrom(lockable, attempt);
+  return typeof attempt === "object" && attempt.status === "held" ? null : lockFrom(lockable, attempt);
 }
 
 /** Descriptors that this process was started with. */
@@ -230,7 +230,8 @@ export function adoptLock(lockable: Lockable, inherited: InheritedLocks): FileLo
   for (const fd of inherited.locks) {
     const attempt = native().adoptLock(fd, lockable.path, lockable.kind !== "file");
     // It is for another of the locks, or somebody has closed it.
-    if (isFailure(attempt) || attempt.status === "held" || attempt.status === "replaced") continue;
+    if (isFailure(attempt)) continue;
+    if (typeof attempt === "object" && (attempt.status === "held" || attempt.status === "replaced")) continue;
     const lock = lockFrom(lockable, attempt);
     inherited.use(fd);
     return lock;
@@ -253,7 +254,7 @@ export function waitForLock(lockable: Lockable, limits: Limits): Promise<FileLoc
       if (kind === "file" || codeOf(systemError(attempt, path)) !== "ENOENT") throw failed(lockable, attempt);
       return resolve(null);
     }
-    if (attempt.status !== "held") return resolve(lockFrom(lockable, attempt));
+    if (typeof attempt === "number" || attempt.status !== "held") return resolve(lockFrom(lockable, attempt));
     const { fd } = attempt;
     if (fd === undefined) return resolve(pause(CROWDED, limits.signal).then(() => null));
     // Nobody tells the holder of a plain file that it was deleted, and newcomers then lock the new one. The owner of a gateway is told,
@@ -279,6 +280,7 @@ function attemptOn({ path, kind }: Lockable, toWait: boolean): LockAttempt | Nat
 }
 
 function lockFrom(lockable: Lockable, attempt: Exclude<LockAttempt, { status: "held" }>): FileLock {
+  if (typeof attempt === "number") return new FileLock(lockable.path, attempt, termsOf(lockable, false));
   if (attempt.status !== "locked") throw notLocked(lockable, attempt);
   return new FileLock(lockable.path, attempt.fd, termsOf(lockable, attempt.empty));
 }

@@ -370,7 +370,7 @@ itWithFlock("goes with its worker: names, sockets, what was received, and whoeve
     worker.on("message", (message) => messages.push(message));
     await comes(listener);
     const far = accept(listener);
-    const lock = given(native().tryLockFile(locked, false, false)) as { fd: number };
+    const lock = { fd: given(native().tryLockFile(locked, false, false)) as number };
     expect(send(far, "lock", [lock.fd])).toBe(4);
     native().closeFile(lock.fd);
     await until(() => messages.length > 0);
@@ -395,7 +395,7 @@ itWithFlock("goes with its worker: names, sockets, what was received, and whoeve
 itWithFlock("passes the very file: its lock and its offset are those of whoever sent it", () => {
   const [near, far] = aPair();
   const path = aFile();
-  const { fd } = given(native().tryLockFile(path, false, false)) as { fd: number };
+  const fd = given(native().tryLockFile(path, false, false)) as number;
   expect(send(near, "file", [file(fd)])).toBe(4);
   const { data, descriptors } = receive(far);
   expect(String(data)).toBe("file");
@@ -419,7 +419,7 @@ itWithFlock("passes the very file: its lock and its offset are those of whoever 
 itWithFlock("keeps what is on its way, and frees it with the socket that nobody reads", async () => {
   const [near, far] = aPair();
   const path = aFile();
-  const { fd } = given(native().tryLockFile(path, false, false)) as { fd: number };
+  const fd = given(native().tryLockFile(path, false, false)) as number;
   send(near, "lock", [fd]);
   native().closeFile(fd);
   native().closeSocket(near);
