@@ -93,6 +93,9 @@ async function measureImports({ mode, progress, results }) {
     const args = [harness("import-once.mjs"), specifiers[subject]];
     return JSON.parse((await timeProcess(`import of ${subject}`, process.execPath, args)).output);
   });
+  results.note(
+    "Import: gateway-lock is an ES module, and imported; the peers are CommonJS, and required, which is cheaper.",
+  );
   const bare = summarize([found.get("bare Node").map(({ resident }) => resident)]).median;
   for (const [subject, answers] of found) {
     const where = (metric, unit) => ({ case: "import", metric, unit, subject });
