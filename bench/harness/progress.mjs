@@ -17,7 +17,7 @@ export class Progress {
 
   at(...where) {
     if (!this.#stream.isTTY) return;
-    const line = [this.#scenario, ...where, this.#clock()].join(" · ").slice(0, (this.#stream.columns ?? 80) - 1);
+    const line = [this.#scenario, ...where, this.#clock()].join(" · ").slice(0, (this.#stream.columns || 80) - 1);
     this.#stream.write(`\r\x1b[2K${line}`);
   }
 

@@ -4,7 +4,7 @@ import { absence, CONTENDERS, Crew, OverlapProof } from "../harness/crew.mjs";
 import { summarize, summarizeTimes } from "../harness/samples.mjs";
 
 export const name = "contention";
-export const seconds = { full: 560, quick: 60, smoke: 2 };
+export const seconds = { full: 500, quick: 60, smoke: 2 };
 
 const US = 1000; // ns
 const SECTIONS = { 0: "0", 100: "100 us", 1000: "1 ms" };

@@ -10,7 +10,7 @@ import { freePorts } from "../harness/temporary.mjs";
 import { flockCommand } from "../peers/index.mjs";
 
 export const name = "failover";
-export const seconds = { full: 90, quick: 22, smoke: 4 };
+export const seconds = { full: 45, quick: 21, smoke: 4 };
 
 const PLAN = {
   full: { trials: 20, stale: 8 },

@@ -8,11 +8,11 @@ import { freePorts } from "../harness/temporary.mjs";
 import { flockCommand, PEERS } from "../peers/index.mjs";
 
 export const name = "refusal";
-export const seconds = { full: 45, quick: 9, smoke: 3 };
+export const seconds = { full: 32, quick: 8, smoke: 3 };
 
 const PLAN = {
   full: { rounds: 15, batch: 200, processes: 30 },
-  quick: { rounds: 4, batch: 100, processes: 6 },
+  quick: { rounds: 4, batch: 100, processes: 5 },
   smoke: { rounds: 1, batch: 2, processes: 1 },
 };
 const SLOW = 1 / 10;

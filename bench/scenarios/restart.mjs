@@ -7,7 +7,7 @@ import { single, summarize, summarizeTimes } from "../harness/samples.mjs";
 import { freePorts } from "../harness/temporary.mjs";
 
 export const name = "restart";
-export const seconds = { full: 35, quick: 8, smoke: 1 };
+export const seconds = { full: 21, quick: 7, smoke: 1 };
 
 const PLAN = {
   full: { "gateway-lock": 100, "net.Server.listen": 30 },

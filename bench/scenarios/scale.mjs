@@ -8,11 +8,11 @@ import { summarize, summarizeTimes } from "../harness/samples.mjs";
 import { freePorts } from "../harness/temporary.mjs";
 
 export const name = "scale";
-export const seconds = { full: 45, quick: 21, smoke: 2 };
+export const seconds = { full: 39, quick: 15, smoke: 2 };
 
 const PLAN = {
   full: { rounds: 5, locks: 10_000, waiters: 1000, gateways: 30, connections: 5000, looks: 30 },
-  quick: { rounds: 2, locks: 10_000, waiters: 1000, gateways: 8, connections: 5000, looks: 8 },
+  quick: { rounds: 1, locks: 10_000, waiters: 1000, gateways: 8, connections: 5000, looks: 6 },
   smoke: { rounds: 1, locks: 100, waiters: 10, gateways: 1, connections: 50, looks: 1 },
 };
 const DESCRIPTORS = 32_768;

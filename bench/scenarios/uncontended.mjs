@@ -8,7 +8,7 @@ import { freePorts } from "../harness/temporary.mjs";
 import { flockCommand, PEERS } from "../peers/index.mjs";
 
 export const name = "uncontended";
-export const seconds = { full: 20, quick: 8, smoke: 2 };
+export const seconds = { full: 13, quick: 6, smoke: 2 };
 
 const PLAN = {
   full: { rounds: 40, batch: 1000 },

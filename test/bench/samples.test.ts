@@ -5,7 +5,7 @@ import { expect } from "vitest";
 import { itWhere } from "../support/capabilities.ts";
 
 const installed = existsSync(new URL("../../bench/node_modules/simple-statistics", import.meta.url));
-const it = itWhere(installed, "the suite is not installed (npm run bench)");
+const it = itWhere(installed, "bench/node_modules is not installed: npm run bench -- --help", { of: "runtime" });
 
 it("tells the median of all samples, not of the medians of the rounds", async () => {
   const { summarizeTimes } = await import("../../bench/harness/samples.mjs");
