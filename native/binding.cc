@@ -349,7 +349,7 @@ BindRequest ReadBindRequest(Info info) {
 // (path, selfTest, toWait)
 Napi::Value TryLockFileCall(Info info) {
   const bool self_test = Flag(info, 1);
-  return LockAttemptResult(info, TryLockFile(Text(info, 0), self_test), Flag(info, 2), !self_test);
+  return LockAttemptResult(info, TryLockFile(Text(info, 0), self_test, Flag(info, 2)), Flag(info, 2), !self_test);
 }
 
 // (path, toWait)

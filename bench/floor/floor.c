@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RECORD_SIZE = 4096, BACKLOG = 511, REFUSED = 75 };
+enum { RECORD_SIZE = 4096, BACKLOG = 511, REFUSED = 75, EAGER_TRIES = 48 };
 enum { OPEN_FLAGS = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY };
 static const int64_t MS = 1000000, SECOND = 1000000000;
 
@@ -86,7 +86,10 @@ static int acquire(const char* path, int waits, int self_test) {
       close(fd);
       continue;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) == -1) {
+    int refused = flock(fd, LOCK_EX | LOCK_NB);
+    for (int tries = 1; waits && refused == -1 && errno == EWOULDBLOCK && tries < EAGER_TRIES; tries++)
+      refused = flock(fd, LOCK_EX | LOCK_NB);
+    if (refused == -1) {
       if (errno != EWOULDBLOCK) fail("flock");
       if (!waits) {
         close(fd);

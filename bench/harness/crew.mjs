@@ -8,6 +8,8 @@ import { Child, endAll, startNode } from "./processes.mjs";
 
 const MS = 1e6; // ns
 const HEAD_START = 20; // ms, for all to read their line before the start
+/** Of one process, were it alone with another one: two of them are compiled at a time. */
+const WARM_UP = 60; // ms
 const PATIENCE = 60_000; // ms, also for 64 processes of Node to start
 
 const contender = fileURLToPath(new URL("contender.mjs", import.meta.url));
@@ -43,6 +45,8 @@ export class Crew {
     // Programs in C are there at once.
     if (this.subject === "floor" || this.subject === "flock(1)") return;
     await Promise.all(this.#children.map((child) => child.next(PATIENCE)));
+    const warmUp = (child, i) => child.ask(`warm ${this.path}-${i} ${(WARM_UP * count) / 2}`, PATIENCE);
+    await Promise.all(this.#children.map(warmUp));
   }
 
   #startOne(i) {

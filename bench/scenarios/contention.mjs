@@ -10,9 +10,9 @@ const US = 1000; // ns
 const SECTIONS = { 0: "0", 100: "100 us", 1000: "1 ms" };
 
 /** Each may have its turn often enough to judge fairness: of more processes than this, blocks are longer in proportion. */
-const CROWD = 16;
+const CROWD = 8;
 
-/** `ours`: rounds of gateway-lock, which the goals are about. Each block has one of the floor before or after it. ms */
+/** `ours`: rounds of gateway-lock, which the goals are about: each of its blocks has one of the floor before or after it. ms */
 const PLAN = {
   full: { counts: [2, 4, 8, 16, 32, 64], sections: [0, 100, 1000], duration: 450, rounds: 2, ours: 4 },
   quick: { counts: [2, 8, 64], sections: [0, 100], duration: 200, rounds: 1, ours: 2 },
@@ -50,18 +50,17 @@ function combinationsOf({ counts, sections }) {
   return counts.flatMap((processes) => sections.map((section) => ({ processes, section })));
 }
 
-/** Blocks of the floor and of the subject in turn: A B, B A, … */
+/** Blocks of the floor and of gateway-lock in turn: A B, B A, …; the other subjects alone. */
 async function measureBeside(bench, plan, subject, floor) {
-  const rounds = subject.crew.subject === "gateway-lock" ? plan.ours : plan.rounds;
+  const isOurs = subject.crew.subject === "gateway-lock";
+  const rounds = isOurs ? plan.ours : plan.rounds;
   await subject.crew.block(Math.max(...plan.counts), { duration: plan.duration / 2, section: 0 });
   const found = new Map(combinationsOf(plan).map((combination) => [combination, { subject: [], floor: [] }]));
   for (let round = 0; round < rounds; round++) {
     for (const [combination, blocks] of found) {
       const { processes, section } = combination;
-      const sides = [
-        ["floor", floor],
-        ["subject", subject],
-      ];
+      const sides = [["subject", subject]];
+      if (isOurs) sides.push(["floor", floor]);
       if (round % 2 === 1) sides.reverse();
       for (const [side, { crew, proof }] of sides) {
         bench.progress.at(caseOf(combination), crew.subject);
@@ -73,10 +72,8 @@ async function measureBeside(bench, plan, subject, floor) {
     }
   }
   for (const [combination, blocks] of found) {
-    const beside = blocks.floor.map(({ rate }) => rate);
-    reportBlocks(bench, combination, subject.crew.subject, blocks.subject, beside);
-    // The others' neighbours count for them alone.
-    if (subject.crew.subject === "gateway-lock") reportBlocks(bench, combination, "floor", blocks.floor);
+    reportBlocks(bench, combination, subject.crew.subject, blocks.subject);
+    if (isOurs) reportBlocks(bench, combination, "floor", blocks.floor);
   }
 }
 
@@ -92,7 +89,7 @@ function reportMissing(bench, combination, subject, reason) {
   }
 }
 
-function reportBlocks(bench, combination, subject, blocks, floorBeside) {
+function reportBlocks(bench, combination, subject, blocks) {
   const where = (metric) => ({
     case: caseOf(combination),
     metric,
@@ -105,8 +102,6 @@ function reportBlocks(bench, combination, subject, blocks, floorBeside) {
     return reportMissing(bench, combination, subject, "nobody got the lock within a block");
   }
   const rates = each(({ rate }) => rate);
-  // To compare with a peer fairly, compare both with the floor's block next to them.
-  if (floorBeside !== undefined) rates.floorBeside = floorBeside;
   bench.results.measured(where("acquisitions"), rates, "more");
   const waits = blocks.map(({ waits }) => waits);
   bench.results.measured(where("wait"), summarizeTimes(waits, "us"));

@@ -40,6 +40,10 @@ FileHandle Open(const std::string& path, int flags) noexcept {
   return FileHandle(fd);
 }
 
+// All in vain take no longer than a thread takes to start and to tell us that it has the lock. Without sched_yield(2): on a busy machine that may come
+// back much later, and the caller has an event loop to serve.
+constexpr int kEagerTries = 48;
+
 // 0, or errno; EWOULDBLOCK means that somebody else has it.
 int Flock(const FileHandle& file) noexcept {
   int result;
@@ -47,6 +51,12 @@ int Flock(const FileHandle& file) noexcept {
     result = flock(Fd(file), LOCK_EX | LOCK_NB);
   } while (result == -1 && errno == EINTR);
   return result == -1 ? errno : 0;
+}
+
+int FlockEagerly(const FileHandle& file) noexcept {
+  int error = Flock(file);
+  for (int tries = 1; error == EWOULDBLOCK && tries < kEagerTries; tries++) error = Flock(file);
+  return error;
 }
 
 Hazard HazardOfDirectory(const struct stat& directory) noexcept {
@@ -114,7 +124,7 @@ Result<Exclusion> TestExclusion(const std::string& path, const struct stat& lock
 
 }  // namespace
 
-Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcept {
+Result<LockAttempt> TryLockFile(const std::string& path, bool self_test, bool eager) noexcept {
   for (int round = 0; round < kMaxRounds; round++) {
     struct stat directory, before, opened;
     if (stat(ParentOf(path).c_str(), &directory) == -1) return Failure{errno, "stat"};
@@ -137,7 +147,7 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcep
     if (opened.st_nlink == 0) continue;
     if (const Hazard hazard = HazardOfFile(opened, directory); hazard != Hazard::kNone) return Refused(hazard);
 
-    if (const int error = Flock(file); error == EWOULDBLOCK) {
+    if (const int error = eager ? FlockEagerly(file) : Flock(file); error == EWOULDBLOCK) {
       return Held(std::move(file));
     } else if (error != 0) {
       return Failure{error, "flock"};

@@ -181,7 +181,7 @@ Result<Exclusion> TestExclusion(const std::wstring& path, const Facts& locked) n
 
 }  // namespace
 
-Result<LockAttempt> TryLockFile(const std::string& path, bool self_test) noexcept {
+Result<LockAttempt> TryLockFile(const std::string& path, bool self_test, bool) noexcept {
   const std::wstring wide = NativePath(path);
   const auto deadline = Clock::now() + kPatience;
   for (int round = 0; round < kMaxRounds; round++) {
