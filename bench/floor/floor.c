@@ -159,16 +159,14 @@ static void gateway_once(char** argument) {
   struct stat locked, there;
   struct statfs system;
   if (stat(argument[0], &there) == -1 || realpath(argument[0], state) == NULL || access(state, X_OK) == -1) fail("realpath");
-  snprintf(locks, sizeof locks, "%s/locks", state);
-  // The config need not exist; a directory that ignores case has LOCKS too.
-  snprintf(path[0], sizeof path[0], "%s/LOCKS", state);
-  if (lstat(argument[1], &there) == 0 || lstat(path[0], &there) == 0) fail("lstat");
-  if (lstat(locks, &there) == -1 && mkdir(locks, 0700) == -1) fail("mkdir");
+  // The config need not exist.
+  if (lstat(argument[1], &there) == -1 && errno != ENOENT) fail("lstat");
   if (statfs(state, &system) == -1) fail("statfs");
   const int directory = open(state, O_RDONLY | O_DIRECTORY | OPEN_FLAGS);
   if (directory == -1 || flock(directory, LOCK_EX | LOCK_NB) == -1) fail("flock");
   if (fstat(directory, &locked) == -1 || lstat(state, &there) == -1) fail("stat");
-  if (lstat(locks, &there) == -1) fail("lstat");
+  snprintf(locks, sizeof locks, "%s/locks", state);
+  if (lstat(locks, &there) == -1 && mkdir(locks, 0700) == -1) fail("mkdir");
   if (statfs(locks, &system) == -1) fail("statfs");
   snprintf(path[0], sizeof path[0], "%s/gateway.state.lock", locks);
   snprintf(path[1], sizeof path[1], "%s/gateway.config.lock", locks);

@@ -1,7 +1,7 @@
 // The floor does what it is compared with: the same system calls as ours; and what it logs proves what it should.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { expect, onTestFinished } from "vitest";
@@ -36,31 +36,71 @@ function trace(directory: string, command: string[], input: string): string[] {
   return readFileSync(log, "utf8").split("\n");
 }
 
-itTraces("taking and freeing a bare lock is the same system calls in C as in ours", () => {
-  const directory = temporaryDirectory();
-  const path = join(directory, "lock");
-
-  // Each answer ends an operation; the first one makes the file.
-  const inC = trace(directory, [buildFloor(), "lock", path], "batch 1\nbatch 1\n");
-  const answers = inC.flatMap((line, i) => (/ write\(1, "\[/.test(line) ? [i] : []));
+/** The second operation of two: the first one makes what is not there yet. */
+function traceFloor(directory: string, mode: string[]): string[] {
+  const lines = trace(directory, [buildFloor(), ...mode], "batch 1\nbatch 1\n");
+  // Each answer ends an operation.
+  const answers = lines.flatMap((line, i) => (/ write\(1, "\[/.test(line) ? [i] : []));
   expect(answers).toHaveLength(2);
-  const floor = callsIn(inC.slice(answers[0], answers[1]));
+  return lines.slice(answers[0], answers[1]);
+}
 
+/** The third operation of three. */
+function traceOurs(directory: string, operation: string): string[] {
   const dist = pathToFileURL(join(import.meta.dirname, "../../dist/index.js"));
   const program = `
     import { existsSync } from "node:fs";
-    import { tryLockFile } from "${dist}";
+    import { acquireGateway, tryLockFile } from "${dist}";
     for (let i = 0; i < 3; i++) {
       existsSync("${MARK}");
-      tryLockFile(${JSON.stringify(path)}).release();
+      ${operation}
     }
     existsSync("${MARK}");`;
-  const inNode = trace(directory, [process.execPath, "--input-type=module", "-e", program], "");
-  const marks = inNode.flatMap((line, i) => (/access\(/.test(line) && line.includes(MARK) ? [i] : []));
+  const lines = trace(directory, [process.execPath, "--input-type=module", "-e", program], "");
+  const marks = lines.flatMap((line, i) => (/access\(/.test(line) && line.includes(MARK) ? [i] : []));
   expect(marks).toHaveLength(4);
-  const ours = callsIn(inNode.slice(marks[2], marks[3]));
+  return lines.slice((marks[2] ?? 0) + 1, marks[3]);
+}
 
+itTraces("taking and freeing a bare lock is the same system calls in C as in ours", () => {
+  const directory = temporaryDirectory();
+  const path = join(directory, "lock");
+  const floor = callsIn(traceFloor(directory, ["lock", path]));
   expect(floor.length).toBeGreaterThan(6);
+  expect(callsIn(traceOurs(directory, `tryLockFile(${JSON.stringify(path)}).release();`))).toEqual(floor);
+});
+
+/** What a gateway does with its directory and its files, and how often: descriptors are closed for other reasons too. */
+function countFileCalls(lines: string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const line of lines) {
+    const [, call] = /^\d+ +(\w+)\(/.exec(line) ?? [];
+    const name = /^(newfstatat|statx|l?stat|fstat)$/.test(call ?? "") ? "stat" : call;
+    if (name !== undefined && FILE_CALLS.includes(name)) counts[name] = (counts[name] ?? 0) + 1;
+  }
+  return counts;
+}
+const FILE_CALLS = [
+  "stat",
+  "statfs",
+  "readlink",
+  "access",
+  "openat",
+  "flock",
+  "pwrite64",
+  "ftruncate",
+  "unlink",
+  "mkdir",
+];
+
+itTraces("locks and records of a gateway are the same system calls in C as in ours", () => {
+  const directory = temporaryDirectory();
+  const [inC, inNode] = [join(directory, "floor"), join(directory, "ours!")];
+  for (const path of [inC, inNode]) mkdirSync(path, { mode: 0o700 });
+  const floor = countFileCalls(traceFloor(directory, ["gateway", inC, join(inC, "gateway.json")]));
+  const options = JSON.stringify({ stateDir: inNode, port: 0 });
+  const ours = countFileCalls(traceOurs(directory, `await (await acquireGateway(${options})).close();`));
+  expect(floor).toMatchObject({ flock: 7, pwrite64: 2, unlink: 2 });
   expect(ours).toEqual(floor);
 });
 
