@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { installLocked } from "./install-locked.mjs";
 
@@ -16,7 +17,9 @@ if (!existsSync(`${root}/dist/index.js`)) {
   console.error("bench: there is no dist/ to measure; run npm ci, which compiles it");
   process.exit(1);
 }
-// Two of the peers are compiled by their install scripts.
+// Two of the peers are compiled by their install scripts, with Node's own headers where they are there: node-gyp would download them.
+const prefix = dirname(dirname(process.execPath));
+if (existsSync(join(prefix, "include/node/node_api.h"))) process.env.npm_config_nodedir ??= prefix;
 installLocked(bench, () => console.error("installing the peers, once"), "--ignore-scripts=false");
 const child = spawn(process.execPath, [`${bench}/main.mjs`, ...process.argv.slice(2)], { stdio: "inherit" });
 // It cleans up by itself, and we end when it has.

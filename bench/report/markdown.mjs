@@ -129,6 +129,7 @@ function missed({ id, what, conditions }, profile) {
   return [
     `**Missed — ${what}:** ${sentences.join("; ")}.`,
     ...(profile === undefined ? [] : profileTables(id, profile)),
+    "What each step is for stands in [docs/design.md](../../docs/design.md#what-it-costs).",
   ];
 }
 
@@ -159,7 +160,7 @@ function section(result, plots) {
   const images = plots
     .filter(({ scenario }) => scenario === result.scenario)
     .map(({ title, file }) => `![${title}](${file})`);
-  return [`## ${heading}`, about, ...images, ...tables(result), ...proofs(result)];
+  return [`## ${heading}`, about, ...(result.notes ?? []), ...images, ...tables(result), ...proofs(result)];
 }
 
 /** One for each case, with a row for each subject of each metric. */

@@ -40,8 +40,8 @@ FileHandle Open(const std::string& path, int flags) noexcept {
   return FileHandle(fd);
 }
 
-// All in vain take no longer than a thread takes to start and to tell us that it has the lock. Without sched_yield(2): on a busy machine that may come
-// back much later, and the caller has an event loop to serve.
+// All in vain take no longer than a thread takes to start and to tell us that it has the lock. Without sched_yield(2): on a busy
+// machine that may come back much later, and the caller has an event loop to serve.
 constexpr int kEagerTries = 48;
 
 // 0, or errno; EWOULDBLOCK means that somebody else has it.
