@@ -44,8 +44,8 @@ export interface Advance {
 export class LockSet {
   readonly #held: HeldResource[] = [];
   readonly #allowNetworkFilesystem: boolean;
-  /** Directories that have been looked at: the state directory and the config usually share theirs. */
-  readonly #suitable = new Set<string>();
+  /** Directories that were looked at a moment ago: the state directory and the config usually share theirs. Later on, they may be anything. */
+  #suitable: Set<string> | null = new Set();
   /** A lock that was waited for, until its turn comes. */
   #granted: FileLock | null;
   #inherited: InheritedLocks | null;
@@ -76,6 +76,7 @@ export class LockSet {
     } finally {
       locks.#granted?.release();
       locks.#inherited = null; // from here on the numbers may be other files
+      locks.#suitable = null;
       if (!complete) locks.release();
     }
   }
@@ -288,20 +289,20 @@ export class LockSet {
     const lockable: Lockable = { path: lockPath, kind: "gateway-file" };
     for (let round = 1; ; round++) {
       try {
-        if (!this.#suitable.has(lockDirectory)) makeLockDirectory(lockDirectory, lockPath);
+        if (!this.#suitable?.has(lockDirectory)) makeLockDirectory(lockDirectory, lockPath);
         this.#requireLocalFilesystem(lockDirectory, lockPath);
         return this.#lock(lockable) ?? lockable;
       } catch (error) {
-        this.#suitable.delete(lockDirectory);
+        this.#suitable?.delete(lockDirectory);
         if (codeOf((error as Error).cause) !== "ENOENT" || round === MAX_WIPES) throw error;
       }
     }
   }
 
   #requireLocalFilesystem(directory: string, lockPath: string): void {
-    if (this.#suitable.has(directory)) return;
+    if (this.#suitable?.has(directory)) return;
     requireLocalFilesystem(directory, lockPath, this.#allowNetworkFilesystem);
-    this.#suitable.add(directory);
+    this.#suitable?.add(directory);
   }
 
   /** Somebody who is about to be refused another of his locks may have this one for a moment. */

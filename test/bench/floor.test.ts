@@ -24,10 +24,17 @@ function callsIn(lines: string[]): string[] {
   return lines.flatMap((line) => {
     const call = OF_LOCKS.exec(line)?.[1];
     if (call === undefined) return [];
-    const flags = line.match(/\b(?:O|LOCK|AT)_[A-Z_]+/g) ?? [];
-    return [[call, ...flags.toSorted()].join(" ")];
+    const flags = (line.match(/\b(?:O|LOCK|AT)_[A-Z_]+/g) ?? []).filter((flag) => flag !== "AT_FDCWD");
+    return [STAT[[call, ...flags].join(" ")] ?? [call, ...flags.toSorted()].join(" ")];
   });
 }
+
+/** Which of them the C library makes of stat(2) depends on its age. */
+const STAT: Record<string, string> = {
+  newfstatat: "stat",
+  "newfstatat AT_SYMLINK_NOFOLLOW": "lstat",
+  "newfstatat AT_EMPTY_PATH": "fstat",
+};
 
 function trace(directory: string, command: string[], input: string): string[] {
   const log = join(directory, "strace.log");

@@ -228,5 +228,5 @@ it("refuses a file whose record it could not write, and what is no file", async 
     expect(await caller.call("adoptLock", fd, path, true)).toMatchObject({ errno: EBADF, syscall: "fcntl" });
   }
   expect(await caller.call("adoptLock", 1000, path, true)).toMatchObject({ errno: EBADF });
-  expect(await caller.call("tryLockFile", path, false, false)).toMatchObject({ status: "locked" });
+  expect(await caller.call("tryLockFile", path, false, false)).toEqual(expect.any(Number));
 });
