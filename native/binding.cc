@@ -56,6 +56,9 @@ class Registry {
 
   double Keep(Handle<kKind> handle) {
     const RawHandle raw = handle.raw();
+    // Somebody has closed it behind our back, or the system would not have given us its number again: it is not ours to close any
+    // more.
+    if (Entry* const stale = FindEntry(raw); stale != nullptr) stale->handle.Take();
     entries_.insert_or_assign(raw, Entry{std::move(handle), turns_++, {}});
     return static_cast<double>(raw);
   }

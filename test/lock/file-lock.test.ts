@@ -1,6 +1,7 @@
 // Proves that a file lock is granted to one holder at a time, that it ends with release, and that a lost one is noticed.
 
 import {
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -195,6 +196,18 @@ it("stays with its file when it was named by a relative path and the process cha
   expect(await holder.next("lost")).toMatchObject({ message: expect.stringContaining("it was released") });
 
   expect(readdirSync(directory)).toEqual([]);
+});
+
+itWithFlock("holds a lock by a number that somebody has closed under another lock of ours", () => {
+  const directory = temporaryDirectory();
+  const robbed = tryLockFile(join(directory, "robbed")) as FileLock;
+  closeSync(robbed.fd);
+  const next = tryLockFile(join(directory, "next")) as FileLock;
+  expect(next.fd).toBe(robbed.fd); // or this proves nothing
+  expect(flockCommandGets(next.path)).toBe("refused");
+  next.release();
+  robbed.release();
+  expect(flockCommandGets(next.path)).toBe("granted");
 });
 
 it("has its descriptor closed on exec", () => {
