@@ -6,6 +6,7 @@ import { type Contest, contend, refuseUnlockedOwner, type Won } from "./contende
 import { Chronicle } from "./diagnostics.ts";
 import { codeOf, formatUrl, reasonOf } from "./errors.ts";
 import { Gateway } from "./gateway.ts";
+import type { Offer } from "./handover/offer.ts";
 import { NoOffer } from "./handover/protocol.ts";
 import { activatedSockets, Inheritance } from "./inheritance.ts";
 import { claimPorts } from "./listener/claim.ts";
@@ -73,6 +74,8 @@ export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: C
 export async function acquire(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Gateway> {
   const inheritance = Inheritance.find();
   const deadline = performance.now() + options.timeout;
+  // Now, and not after a wait: by then there may be another version of this package in its place.
+  const offer = options.handover === null ? null : (await import("./handover/offer.ts")).Offer;
   let refusal: NoOffer | null = null;
   let rehearsal: NodeJS.Immediate | undefined;
   const onWait = (owner: OwnerRecord | null) => {
@@ -84,7 +87,7 @@ export async function acquire(options: ResolvedOptions, chronicle: Chronicle, co
       const won = await contend(options, inheritance, chronicle, { ...contest, onWait, deadline, refusal });
       try {
         const legacy = won.locks.isInherited && won.bequest === null ? inheritance : null;
-        const gateway = await bindAndPublish(won, legacy, options, chronicle);
+        const gateway = await bindAndPublish(won, legacy, options, chronicle, offer);
         legacy?.keep(() => gateway.republish());
         return gateway;
       } catch (error) {
@@ -106,6 +109,7 @@ async function bindAndPublish(
   inheritance: Inheritance | null,
   options: ResolvedOptions,
   chronicle: Chronicle,
+  offer: typeof Offer | null,
 ): Promise<Gateway> {
   const { locks, waited, bequest } = won;
   let ports: PortSet | null = null;
@@ -113,9 +117,10 @@ async function bindAndPublish(
     // An owner that hands over is not dying, and its clients wait.
     const mayBeDying = waited && bequest === null;
     const patience = { until: performance.now() + (mayBeDying ? DYING : 0), signal: options.signal };
-    const offer = options.handover === null ? null : (await import("./handover/offer.ts")).Offer;
     await inheritance?.settled();
     await whileDying(patience, () => refuseUnlockedOwner(locks, options));
+    // Whatever is in the files is nobody's: they go with this attempt.
+    if (bequest === null) locks.claimFiles();
     const fields = recordFor({ resources: won.resources, configLock: locks.configLock }, options, chronicle);
     const passed = bequest?.sockets ?? inheritance?.sockets ?? activatedSockets();
     const inherited = new InheritedSockets(passed, bequest !== null);
@@ -201,8 +206,12 @@ function literalOf({ hosts: [host = ""] }: ResolvedOptions): string {
  * every one of them is a client's.
  */
 function rehearse(options: ResolvedOptions, chronicle: Chronicle): void {
-  encodeRecord(recordFor({ resources: [], configLock: "exclusive" }, options, chronicle));
-  prepareHandles();
+  try {
+    encodeRecord(recordFor({ resources: [], configLock: "exclusive" }, options, chronicle));
+    prepareHandles();
+  } catch {
+    // Whatever it is, it may have passed by then.
+  }
 }
 
 function recordFor(

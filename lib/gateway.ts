@@ -314,6 +314,8 @@ export class Gateway {
     if (this.#successor !== null) return;
     notifyStopping(this, `stopping: ${this.url}`);
     const publish = () => this.#tryPublish({ phase: "stopping" });
+    this.#fields = { ...this.#fields, phase: "stopping" };
+    this.#owner = { ...this.#owner, phase: "stopping" };
     let later: NodeJS.Immediate | undefined;
     try {
       const drained = this.#ports.drain();

@@ -3,7 +3,7 @@
 // five times as long, `gateway-lock status` half as long again.
 
 import { chmodSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, extname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { rolldown } from "rolldown";
 
@@ -12,9 +12,11 @@ const dist = join(root, "dist");
 const index = join(dist, "index.js");
 const LIBRARY = "library.cjs";
 
-for (const name of readdirSync(dist).filter((name) => name.endsWith(".cjs"))) rmSync(join(dist, name));
+for (const name of readdirSync(dist).filter((name) => /\.[cm]js$/.test(name))) rmSync(join(dist, name));
 await bundle("lib/index.ts", LIBRARY);
 await bundle("lib/cli/main.ts", "gateway-lock.cjs");
+// For bundlers, which can't follow the require below ("module" among the exports of package.json).
+await bundle("lib/index.ts", "library.mjs");
 chmodSync(join(dist, "gateway-lock.cjs"), 0o755);
 
 // In the place of the module that tsc has just made, beside its declarations.
@@ -36,11 +38,12 @@ async function bundle(entry, file) {
     // What is needed at once is one file, whoever else may need it later.
     preserveEntrySignatures: "allow-extension",
   });
+  const extension = extname(file);
   await built.write({
     dir: dist,
-    format: "cjs",
+    format: extension === ".cjs" ? "cjs" : "esm",
     entryFileNames: file,
-    chunkFileNames: file.replace(".cjs", "-[name].cjs"),
+    chunkFileNames: `${basename(file, extension)}-[name]${extension}`,
     dynamicImportInCjs: false,
     comments: false,
   });

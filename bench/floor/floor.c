@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RECORD_SIZE = 4096, BACKLOG = 511, REFUSED = 75, EAGER_TRIES = 48 };
+enum { RECORD_SIZE = 4096, BACKLOG = 511, REFUSED = 75, EAGER_TRIES = 48, EAGERNESS = 50000 };
 enum { OPEN_FLAGS = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY };
 static const int64_t MS = 1000000, SECOND = 1000000000;
 
@@ -87,7 +87,8 @@ static int acquire(const char* path, int waits, int self_test) {
       continue;
     }
     int refused = flock(fd, LOCK_EX | LOCK_NB);
-    for (int tries = 1; waits && refused == -1 && errno == EWOULDBLOCK && tries < EAGER_TRIES; tries++)
+    const int64_t deadline = waits && refused == -1 ? now() + EAGERNESS : 0;
+    for (int tries = 1; refused == -1 && errno == EWOULDBLOCK && tries < EAGER_TRIES && now() < deadline; tries++)
       refused = flock(fd, LOCK_EX | LOCK_NB);
     if (refused == -1) {
       if (errno != EWOULDBLOCK) fail("flock");

@@ -111,14 +111,17 @@ export class LockSet {
     return config === undefined || config.fileLock.path === config.resource.lockPath ? "exclusive" : "state-only";
   }
 
-  /** Writes the record into every lock file. From here on they are ours to delete. If it can't be written, the last one stays. */
+  /** From here on the lock files are ours to delete. */
+  claimFiles(): void {
+    for (const { fileLock, isShared } of this.#held) fileLock.remove = !isShared;
+  }
+
+  /** Writes the record into every lock file, and claims them. If it can't be written, the last one stays. */
   publish(fields: OwnerFields): OwnerRecord {
     const { record, bytes } = encodeRecord(fields, this.#content?.length);
+    this.claimFiles();
     try {
-      for (const { fileLock, isShared } of this.#held) {
-        fileLock.remove = !isShared;
-        fileLock.write(bytes, { cut: this.#mayBeLonger });
-      }
+      for (const { fileLock } of this.#held) fileLock.write(bytes, { cut: this.#mayBeLonger });
     } catch (error) {
       this.#rewrite();
       throw error;

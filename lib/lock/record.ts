@@ -262,15 +262,18 @@ let host: HostIdentity | undefined;
 
 /** Where this process's pids mean something: the same as long as it lives (pid_namespaces(7): unshare(2) and setns(2) concern children only). */
 export function identifyHost(): HostIdentity {
-  host ??= native().identifyHost();
-  return host;
+  if (host !== undefined) return host;
+  const found = native().identifyHost();
+  // What can't be read now may be read later: where there are no descriptors left, say.
+  if (found.bootId !== null && found.pidNamespace !== null) host = found;
+  return found;
 }
 
-let ownStartTime: number | null | undefined;
+let ownStartTime: number | null = null;
 
 /** For this process's own record. */
 export function startTimeOfThis(): number | null {
-  if (ownStartTime === undefined) ownStartTime = startTimeOf(process.pid);
+  ownStartTime ??= startTimeOf(process.pid);
   return ownStartTime;
 }
 

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
+
 namespace gateway_lock {
 namespace {
 
@@ -43,6 +45,8 @@ FileHandle Open(const std::string& path, int flags) noexcept {
 // All in vain take no longer than a thread takes to start and to tell us that it has the lock. Without sched_yield(2): on a busy
 // machine that may come back much later, and the caller has an event loop to serve.
 constexpr int kEagerTries = 48;
+// Some filesystems ask a server each time.
+constexpr auto kEagerness = std::chrono::microseconds(50);
 
 // 0, or errno; EWOULDBLOCK means that somebody else has it.
 int Flock(const FileHandle& file) noexcept {
@@ -55,7 +59,10 @@ int Flock(const FileHandle& file) noexcept {
 
 int FlockEagerly(const FileHandle& file) noexcept {
   int error = Flock(file);
-  for (int tries = 1; error == EWOULDBLOCK && tries < kEagerTries; tries++) error = Flock(file);
+  const auto deadline = std::chrono::steady_clock::now() + kEagerness;
+  for (int tries = 1; error == EWOULDBLOCK && tries < kEagerTries && std::chrono::steady_clock::now() < deadline; tries++) {
+    error = Flock(file);
+  }
   return error;
 }
 
