@@ -232,6 +232,14 @@ describe("a refusal leaves no descriptor, port, lock or lock file", () => {
     expectNothingLeft(stateDir);
   });
 
+  it("where a stranger listens on the port, nor what a dead owner has left", async () => {
+    const port = await freePort();
+    await listenOn(port);
+    const { stateDir } = leftover(recordOf({ pid: await deadPid(), port }));
+    expect(await refusalOf({ stateDir, port })).toMatchObject({ code: "ALREADY_LISTENING" });
+    expectNothingLeft(stateDir);
+  });
+
   itWhere(hasIPv6, "there is no ::1")("where a rival listens on the guarded loopback", async () => {
     const [stateDir, port] = [temporaryDirectory(), await freePort()];
     await listenOn(port, "::1");

@@ -1,6 +1,6 @@
 // Proves that a standby takes over whenever the owner goes, by the same rules as any starter, and that a wait which ends early leaves nothing.
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
@@ -24,7 +24,7 @@ import {
 import { bodyOf } from "./support/listener-tools.ts";
 import { flockCommandGets } from "./support/locks.ts";
 import { median, overlapsIn } from "./support/measures.ts";
-import { startGateway, type TestProcess } from "./support/processes.ts";
+import { startFixture, startGateway, type TestProcess } from "./support/processes.ts";
 import { hasOpen, now, serves, startServing, startStandby, startWaiting, tell, threads } from "./support/standbys.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "./support/temporary.ts";
 
@@ -195,6 +195,36 @@ describe("a standby takes over", () => {
     },
     CROWD,
   );
+});
+
+describe("a standby that can't prepare itself", () => {
+  it("takes over all the same", async () => {
+    const options = { stateDir: temporaryDirectory(), port: await freePort() };
+    const owner = startGateway(options);
+    await owner.next("serving");
+    const library = join(import.meta.dirname, "../dist/index.js");
+    const standby = startFixture("standby-elsewhere.mjs", { ...options, library, starved: true });
+    await standby.next("starved");
+    await owner.kill();
+    expect(await standby.next("serving")).toMatchObject({ startTime: startTimeOf(standby.pid) });
+  });
+
+  it("takes over though what is in its package was removed while it was waiting", async () => {
+    const options = { stateDir: temporaryDirectory(), port: await freePort(), handover: true };
+    const owner = startGateway({ ...options, handover: false });
+    await owner.next("serving");
+    const root = join(import.meta.dirname, "..");
+    const installed = temporaryDirectory();
+    for (const part of ["dist", "prebuilds", "package.json"])
+      cpSync(join(root, part), join(installed, part), { recursive: true });
+    symlinkSync(join(root, "node_modules"), join(installed, "node_modules"));
+    const library = join(installed, "dist/index.js");
+    const standby = startFixture("standby-elsewhere.mjs", { ...options, library });
+    await standby.next("waiting");
+    rmSync(join(installed, "dist"), { recursive: true });
+    await owner.kill();
+    await standby.next("serving");
+  });
 });
 
 describe("a finite wait", () => {
