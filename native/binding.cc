@@ -349,10 +349,12 @@ BindRequest ReadBindRequest(Info info) {
   return request;
 }
 
-// (path, selfTest, toWait)
+// (path, selfTest, toWait): where somebody waits already, the holder does not let go in microseconds, and a thousand would ask in vain
 Napi::Value TryLockFileCall(Info info) {
   const bool self_test = Flag(info, 1);
-  return LockAttemptResult(info, TryLockFile(Text(info, 0), self_test, Flag(info, 2)), Flag(info, 2), !self_test);
+  const bool to_wait = Flag(info, 2);
+  const bool eager = to_wait && Of(info).waits.empty();
+  return LockAttemptResult(info, TryLockFile(Text(info, 0), self_test, eager), to_wait, !self_test);
 }
 
 // (path, toWait)

@@ -19,11 +19,11 @@ const DRIVERS = {
     operation: "be refused by another process",
   },
   handoff: {
-    program: "contended",
-    operations: 20_000,
-    traced: 1000,
+    program: "handed",
+    operations: 1000,
+    traced: 100,
     partners: 1,
-    operation: "2 processes, take and release one lock",
+    operation: "wait for a lock that another process has for 2 ms; without the waiting",
   },
   throughput: {
     program: "contended",
@@ -44,6 +44,9 @@ const LEAST_SHARE = 0.01;
 const LEAST_CALLS = 0.5;
 /** Their time is that of somebody else. */
 const WAITS = new Set(["futex", "epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "restart_syscall"]);
+
+/** What V8 calls it when there is nothing to do. */
+const IDLE = "(idle)";
 
 /** The goals that have a program to be profiled. */
 export const PROFILED = Object.keys(DRIVERS);
@@ -146,6 +149,7 @@ export function functionsIn({ nodes, samples, timeDeltas }) {
   for (const [index, id] of samples.entries()) times.set(id, (times.get(id) ?? 0) + timeDeltas[index]);
   const functions = new Map();
   for (const { id, callFrame } of nodes) {
+    if (callFrame.functionName === IDLE) continue;
     const { name, place } = namesOf(callFrame);
     const known = functions.get(`${name} ${place}`) ?? { name, place, time: 0 };
     known.time += times.get(id) ?? 0;
