@@ -349,7 +349,8 @@ BindRequest ReadBindRequest(Info info) {
   return request;
 }
 
-// (path, selfTest, toWait): where somebody waits already, the holder does not let go in microseconds, and a thousand would ask in vain
+// (path, selfTest, toWait): where somebody waits already, the holder does not let go in microseconds, and a thousand would ask in
+// vain
 Napi::Value TryLockFileCall(Info info) {
   const bool self_test = Flag(info, 1);
   const bool to_wait = Flag(info, 2);
