@@ -72,10 +72,10 @@ export async function tellStory<T>(options: ResolvedOptions, play: (chronicle: C
 }
 
 export async function acquire(options: ResolvedOptions, chronicle: Chronicle, contest: Contest): Promise<Gateway> {
-  const inheritance = Inheritance.find();
   const deadline = performance.now() + options.timeout;
   // Now, and not after a wait: by then there may be another version of this package in its place.
   const offer = options.handover === null ? null : (await import("./handover/offer.ts")).Offer;
+  const inheritance = Inheritance.find();
   let refusal: NoOffer | null = null;
   let rehearsal: NodeJS.Immediate | undefined;
   const onWait = (owner: OwnerRecord | null) => {
