@@ -4,13 +4,14 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createRequire } from "node:module";
 import { constants } from "node:os";
-import { pathToFileURL } from "node:url";
+import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { isWindows, NO_CLEAN_UP, scenario, within } from "./scenes.mjs";
 
 const index = createRequire(import.meta.url).resolve("gateway-lock");
-const source = pathToFileURL(index.replace(/index\.js$/, "native.js")).href;
-const { isFailure, native } = await import(source);
+const addon = createRequire(index)("node-gyp-build")(dirname(dirname(index)));
+const native = () => addon;
+const isFailure = (result) => typeof result === "object" && "syscall" in result;
 
 const { EBADF, EBUSY, ENOTSUP, ESRCH } = constants.errno;
 const { SIGKILL, SIGTERM } = constants.signals;
@@ -80,13 +81,15 @@ scenario("many ends are told, each to whoever waits for it, and not to who has c
 scenario("a worker that is terminated takes its waits along", { skip: skip || NO_CLEAN_UP }, async (scene) => {
   const actor = await scene.actor();
   const worker = new Worker(
-    `const { parentPort, workerData } = require("node:worker_threads");
-    import(workerData.source).then(({ native }) => {
-      for (let count = 0; count < 5; count++) native().awaitExit(native().openProcess(workerData.pid), () => process.abort());
-      parentPort.postMessage("waiting");
-      setInterval(() => {}, 1000);
-    });`,
-    { eval: true, workerData: { source, pid: actor.pid } },
+    `const { createRequire } = require("node:module");
+    const { dirname } = require("node:path");
+    const { parentPort, workerData } = require("node:worker_threads");
+    const { index, pid } = workerData;
+    const addon = createRequire(index)("node-gyp-build")(dirname(dirname(index)));
+    for (let count = 0; count < 5; count++) addon.awaitExit(addon.openProcess(pid), () => process.abort());
+    parentPort.postMessage("waiting");
+    setInterval(() => {}, 1000);`,
+    { eval: true, workerData: { index, pid: actor.pid } },
   );
   await within(once(worker, "message"), "the worker");
   await worker.terminate();
