@@ -4,6 +4,8 @@ import { defineConfig } from "vitest/config";
 const SPEED = "test/speed/*.test.ts";
 /** Other people's programs, which are the same on every Node: supervisors that are booted, linters of what is in examples/. */
 const LAB = ["test/supervisor/{systemd,systemd-*,pm2}.test.ts", "test/examples.test.ts"];
+/** Of figures and plots, which are the same on every Node. */
+const BENCH = "test/bench/*.test.ts";
 /** They wait for deadlines of many seconds, which are the same on every Node. */
 const PATIENT = ["test/handover/{steps,limits}.test.ts"];
 /** They count threads, fill the table of locks of the kernel, or have a limit of time that a neighbour's load can exceed. */
@@ -27,10 +29,14 @@ export default defineConfig({
         test: {
           name: "suite",
           include: ["test/**/*.test.ts"],
-          exclude: [SPEED, ...ALONE, ...LAB, ...PATIENT],
+          exclude: [SPEED, BENCH, ...ALONE, ...LAB, ...PATIENT],
           maxWorkers: Math.max(2, availableParallelism() - 1),
           sequence: { groupOrder: 0 },
         },
+      },
+      {
+        extends: true,
+        test: { name: "bench", include: [BENCH], maxWorkers: 2, sequence: { groupOrder: 0 } },
       },
       {
         extends: true,
