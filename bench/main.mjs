@@ -50,7 +50,11 @@ program
   .description("the ratios between two runs: two directories, or two files of one scenario")
   .action(async (before, after) => {
     const { compare } = await import("./report/compare.mjs");
-    await compare(resolve(before), resolve(after), { log: console.log });
+    try {
+      await compare(resolve(before), resolve(after), { log: console.log });
+    } catch (error) {
+      program.error(`error: ${error.message}`); // what was given is at fault
+    }
   });
 
 program

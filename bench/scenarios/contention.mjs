@@ -4,7 +4,7 @@ import { absence, CONTENDERS, Crew, OverlapProof } from "../harness/crew.mjs";
 import { summarize, summarizeTimes } from "../harness/samples.mjs";
 
 export const name = "contention";
-export const seconds = { full: 500, quick: 60, smoke: 2 };
+export const seconds = { full: 530, quick: 55, smoke: 2 };
 
 const US = 1000; // ns
 const SECTIONS = { 0: "0", 100: "100 us", 1000: "1 ms" };
@@ -15,7 +15,7 @@ const CROWD = 8;
 /** `ours`: rounds of gateway-lock, which the goals are about: each of its blocks has one of the floor before or after it. ms */
 const PLAN = {
   full: { counts: [2, 4, 8, 16, 32, 64], sections: [0, 100, 1000], duration: 450, rounds: 2, ours: 4 },
-  quick: { counts: [2, 8, 64], sections: [0, 100], duration: 200, rounds: 1, ours: 2 },
+  quick: { counts: [2, 8, 32], sections: [0, 100], duration: 200, rounds: 1, ours: 2 },
   smoke: { counts: [2], sections: [0], duration: 40, rounds: 1, ours: 1 },
 };
 
