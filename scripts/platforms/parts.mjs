@@ -3,10 +3,10 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { mustRun, run } from "../commands.mjs";
 import { installLocked } from "../install-locked.mjs";
 import { TOOLS } from "../prebuild/paths.mjs";
 import { runZig } from "../prebuild/zig.mjs";
-import { mustRun, run } from "./commands.mjs";
 import { add, countBun, countTap, NONE } from "./results.mjs";
 
 const MINUTE = 60_000;

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { npm } from "./commands.mjs";
+import { npm } from "../commands.mjs";
 
 /**
  * A project in `directory` with the tarball installed without any script, and what was said of installing it where npm refuses every

@@ -1,0 +1,42 @@
+// A copy of this project whose addon is built in another way, in .cache/sanitize: an instrumented addon must never lie where a user's would.
+
+import { spawnSync } from "node:child_process";
+import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { mustRun } from "../commands.mjs";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const LIMIT = 600_000; // ms, for each command
+/** Of the addon: what is planted is appended to it. */
+const BED = "native/linux/wake.cc";
+
+/** The directory of a copy that is built with these flags, with the text of the file `plant` in the addon. */
+export async function makeTree(name, flags, plant) {
+  const tree = join(root, ".cache", "sanitize", name);
+  // What make has built of the same sources stays: it goes by their times.
+  for (const entry of existsSync(tree) ? readdirSync(tree) : [])
+    if (entry !== "build") rmSync(join(tree, entry), { recursive: true });
+  for (const path of sources()) cpSync(join(root, path), join(tree, path), { preserveTimestamps: true });
+  await mustRun("cp", ["-al", "node_modules", tree], { cwd: root, limit: LIMIT });
+  if (plant !== undefined) appendFileSync(join(tree, BED), readFileSync(plant));
+
+  const prefix = dirname(dirname(process.execPath));
+  const headers = existsSync(join(prefix, "include/node/node_api.h")) ? { npm_config_nodedir: prefix } : {};
+  const env = { ...headers, CXXFLAGS: `${flags} -O1 -g -fno-omit-frame-pointer`, LDFLAGS: flags };
+  const gyp = join(tree, "node_modules/node-gyp/bin/node-gyp.js");
+  await mustRun(process.execPath, [gyp, "configure", "build", "--jobs=max"], { cwd: tree, env, limit: LIMIT });
+  // For tests that make a copy of their own, of what is installed.
+  const installed = join(tree, "prebuilds", `linux-${process.arch}`, "gateway-lock.glibc.node");
+  cpSync(join(tree, "build/Release/gateway_lock.node"), installed);
+  await mustRun("npm", ["run", "--silent", "build:ts"], { cwd: tree, limit: LIMIT });
+  return tree;
+}
+
+/** What git has, and what it would take. */
+function sources() {
+  const args = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+  const { stdout, status } = spawnSync("git", args, { cwd: root, encoding: "utf8" });
+  if (status !== 0) throw new Error("git ls-files failed: a copy is made of what git knows");
+  return stdout.split("\0").filter((path) => existsSync(join(root, path)) && path !== "");
+}
