@@ -66,13 +66,18 @@ export class Offer {
 
   /**
    * Makes a socket at `path`, in place of whatever socket another one has left there: whoever calls this has the lock. Successors wait in its queue until `start`.
+   * Where somebody has wiped the directory this moment, `look` makes it when the owner has restored that.
    *
    * @throws SystemError
    */
   constructor(path: string, estate: Estate) {
     this.#path = path;
     this.#estate = estate;
-    this.#open();
+    try {
+      this.#open();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
   }
 
   start(): void {

@@ -1,0 +1,118 @@
+// Kills gateways, waiters, standbys and both sides of handovers at random points, thousands of times, while somebody spoils their lock files, and judges by
+// their own journals whether two ever owned the same.
+
+import { spawn, spawnSync } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const USAGE = `npm run test:chaos                        10,000 kills: some ten minutes on two processors
+npm run test:chaos -- --kills 500         as CI does
+npm run test:chaos -- --seed 4711         the same choices again; what the kernel makes of them may differ
+npm run test:chaos -- --round 815         one round, by the seed that a failure names
+
+  --seconds N   ends after so long, with what it has (default 1800)
+
+Linux, and strace.`;
+
+const options = {
+  kills: { type: "string", default: "10000" },
+  seed: { type: "string" },
+  round: { type: "string" },
+  seconds: { type: "string", default: "1800" },
+  help: { type: "boolean" },
+};
+
+function fail(message) {
+  console.error(`test-chaos: ${message}\n\n${USAGE}`);
+  process.exit(2);
+}
+
+function readArguments() {
+  try {
+    return parseArgs({ options }).values;
+  } catch (error) {
+    return fail(error.message);
+  }
+}
+
+function number(name, text) {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) fail(`--${name} is a whole number, and not '${text}'`);
+  return value;
+}
+
+const asked = readArguments();
+if (asked.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
+if (process.platform !== "linux" || spawnSync("strace", ["-V"]).error !== undefined)
+  fail("this needs Linux and strace");
+const seed = asked.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : number("seed", asked.seed);
+const kills = number("kills", asked.kills);
+const end = performance.now() + number("seconds", asked.seconds) * 1000;
+
+const totals = { rounds: 0, kills: 0, ownerships: 0, handovers: 0, refusals: 0, waits: 0, vandalisms: 0, exposed: 0 };
+const points = {};
+const kinds = {};
+let failed = 0;
+let nextRound = 0;
+
+function add(into, from) {
+  for (const [name, value] of Object.entries(from)) into[name] = (into[name] ?? 0) + value;
+}
+
+/** Rounds, one by one in one process, until there are enough. */
+async function direct() {
+  const director = spawn(process.execPath, [fileURLToPath(new URL("../test/chaos/director.mjs", import.meta.url))], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const answers = createInterface({ input: director.stdout })[Symbol.asyncIterator]();
+  while (failed === 0 && totals.kills < kills && performance.now() < end) {
+    const round = asked.round === undefined ? (seed + nextRound++) % 2 ** 31 : number("round", asked.round);
+    director.stdin.write(`${round}\n`);
+    const { value, done } = await answers.next();
+    if (done) throw new Error(`the director of round ${round} has died`);
+    report(JSON.parse(value));
+    if (asked.round !== undefined) break;
+  }
+  director.stdin.end();
+}
+
+function report({ seed: round, findings, root, errors, points: where, kinds: how, ...counts }) {
+  add(totals, { rounds: 1, ...counts });
+  add(points, where);
+  add(kinds, how);
+  if (findings.length > 0) {
+    failed++;
+    console.error(`\ntest-chaos: round ${round} (npm run test:chaos -- --round ${round}); its journal is in ${root}`);
+    for (const finding of findings.slice(0, 20)) console.error(`- ${finding}`);
+    if (errors) console.error(`what its processes have said:\n${errors}`);
+  }
+  if (totals.rounds % 10 === 0) progress();
+}
+
+function progress() {
+  console.log(
+    `test-chaos: ${totals.kills} of ${kills} kills, ${totals.ownerships} ownerships, ${failed} failed rounds`,
+  );
+}
+
+console.log(`test-chaos: seed ${seed}, ${kills} kills`);
+const started = performance.now();
+await Promise.all(Array.from({ length: asked.round === undefined ? Math.max(2, availableParallelism()) : 1 }, direct));
+const table = (counts) =>
+  Object.entries(counts)
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, count]) => `  ${String(count).padStart(6)}  ${name}`)
+    .join("\n");
+console.log(`\ntest-chaos: seed ${seed}, in ${Math.round((performance.now() - started) / 1000)} s\n${table(totals)}`);
+console.log(`killed by\n${table(kinds)}\nkilled\n${table(points)}`);
+if (totals.kills < kills && failed === 0 && asked.round === undefined) {
+  console.error(`test-chaos: time is up after ${totals.kills} of ${kills} kills`);
+  process.exit(1);
+}
+console.log(`test-chaos: ${failed === 0 ? "passed" : `FAILED, ${failed} rounds`}`);
+process.exit(failed === 0 ? 0 : 1);

@@ -1,0 +1,111 @@
+// Directs rounds of chaos, one after the other, as it is told on its standard input: a seed a line, a round for each. Answers with one line of JSON.
+
+import { readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { createInterface } from "node:readline";
+import { setTimeout as pause } from "node:timers/promises";
+import { inspectAftermath, possessions, processesOf } from "./aftermath.mjs";
+import { startDoomed } from "./fate.mjs";
+import { judge, lastDeeds } from "./judge.mjs";
+import { makeRandom } from "./random.mjs";
+import { spoil, vandalise } from "./vandal.mjs";
+import { makeWorld, note } from "./world.mjs";
+
+const ACTORS = 10;
+const KILLS = 60; // in each round
+const ROUND_LIMIT = 60_000; // ms; only reached when something is wrong
+const BURIAL = 10_000; // ms, for what was killed to be gone
+
+async function runRound(seed) {
+  const random = makeRandom(seed);
+  const world = await makeWorld(tmpdir(), random);
+  const killed = [];
+  const findings = [];
+  const alive = new Set();
+  const start = () => {
+    const doomed = startDoomed(world, random);
+    alive.add(doomed);
+    doomed.ended.then((end) => {
+      alive.delete(doomed);
+      killed.push(end);
+      if (end.program > 0) {
+        note(world.journal, "orphaned", { parent: end.pid });
+        setTimeout(kill, random.between(0, 300), end.program);
+      }
+      // Of `run`, whose program may never have started.
+      const isRefusal = end.kind === "run" && end.signal === null;
+      if (end.signal !== "SIGKILL" && !isRefusal) findings.push(`a process ended by itself: ${JSON.stringify(end)}`);
+      if (isRefusal) killed.pop();
+      if (killed.length + alive.size < KILLS) start();
+    });
+  };
+  for (let i = 0; i < ACTORS; i++) start();
+  const limit = performance.now() + ROUND_LIMIT;
+  while (alive.size > 0) {
+    await pause(random.between(5, 40));
+    vandalise(world, random);
+    if (random.chance(0.2)) spoil(world, random);
+    if (performance.now() < limit) continue;
+    findings.push(`the round has not come to its end in ${ROUND_LIMIT} ms`);
+    break;
+  }
+  // Programs of `run` outlive it, and strace its tracee.
+  const limitOfBurial = performance.now() + BURIAL;
+  for (let left = processesOf(world); left.length > 0; left = processesOf(world)) {
+    for (const pid of left) kill(pid);
+    if (performance.now() > limitOfBurial) {
+      findings.push(`processes that do not end: ${left.join(", ")}`);
+      break;
+    }
+    await pause(2);
+  }
+  const entries = readFileSync(world.journal, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  entries.sort((a, b) => a.at - b.at);
+  const { ownerships, violations, exposed } = judge(entries);
+  for (const { event, pid, what, cause } of entries)
+    if (event === "finding") findings.push(`pid ${pid}: ${what}${cause === undefined ? "" : ` (${cause})`}`);
+  for (const { resource, one, other } of violations)
+    findings.push(`two owners of ${resource}: ${JSON.stringify(one)} and ${JSON.stringify(other)}`);
+  findings.push(...(await inspectAftermath(world)));
+  const errors = readFileSync(world.errors, "utf8");
+  const deeds = lastDeeds(entries);
+  const points = {};
+  for (const { pid, kind } of killed) {
+    const point = kind === "run" ? "of gateway-lock run" : (deeds.get(pid) ?? "before its first word");
+    points[point] = (points[point] ?? 0) + 1;
+  }
+  const kinds = {};
+  for (const { kind } of killed) kinds[kind] = (kinds[kind] ?? 0) + 1;
+  const count = (event) => entries.filter((entry) => entry.event === event).length;
+  const handovers = entries.filter(
+    ({ event, role, step }) => event === "handover" && role === "successor" && step === "taken",
+  ).length;
+  if (findings.length === 0) rmSync(world.root, { recursive: true });
+  const evidence = findings.length === 0 ? {} : { root: world.root, errors: errors.slice(-4000) };
+  return {
+    ...{ seed, kills: killed.length, points, kinds, ownerships, exposed, handovers, vandalisms: count("vandal") },
+    ...{ refusals: count("refused"), waits: count("wait"), findings, ...evidence },
+  };
+}
+
+function kill(pid) {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It is gone.
+  }
+}
+
+// The first gateway of a process opens what stays open, and starts what goes on.
+let before;
+for await (const line of createInterface({ input: process.stdin })) {
+  const result = await runRound(Number(line));
+  const after = possessions();
+  if (before !== undefined && (after.descriptors > before.descriptors || after.threads > before.threads))
+    result.findings.push(`left in a process that has lived: ${JSON.stringify({ before, after })}`);
+  before ??= after;
+  console.log(JSON.stringify(result));
+}
