@@ -81,6 +81,16 @@ describe("a socket that the supervisor passes", () => {
     expect(await isPortFree(port)).toBe("EADDRINUSE");
   });
 
+  itActivates("is the port of a gateway that leaves the choice to others", async () => {
+    const passed = await freePort();
+    const systemd = await supervisor({ port: 0, listen: [["127.0.0.1", passed]] });
+    systemd.send("start");
+    const { pid } = await systemd.next("started");
+    const { addresses } = await systemd.next("acquired", "refused");
+    expect(addresses).toContainEqual(expect.objectContaining({ address: "127.0.0.1", port: passed, role: "listen" }));
+    expect(await ask(passed)).toBe(`pid ${pid}`);
+  });
+
   itActivates("outlives a gateway that is killed: clients wait for the next one", async () => {
     const port = await freePort();
     const systemd = await supervisor({ port });

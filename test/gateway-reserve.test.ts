@@ -38,9 +38,10 @@ async function freePorts(count: number): Promise<number[]> {
   return [...ports];
 }
 
-/** A contender of test/fixtures/gateway-contender.mjs that has acquired. */
-async function startContender(options: object): Promise<TestProcess> {
-  const contender = startFixture("gateway-contender.mjs");
+/** A contender of test/fixtures/gateway-contender.mjs that has acquired; started by another program where one is given. */
+async function startContender(options: object, by: readonly string[] = []): Promise<TestProcess> {
+  const [command = "", ...args] = [...by, process.execPath, fixturePath("gateway-contender.mjs")];
+  const contender = new TestProcess(command, args);
   await contender.next("loaded");
   contender.send(JSON.stringify({ command: "acquire", options }));
   const { event, message } = await contender.next("acquired", "refused");
@@ -216,6 +217,29 @@ describe("a reserved port", () => {
     const { rounds, won } = await rival.rest();
     expect(rounds).toBeGreaterThan(1);
     expect(won).toEqual([]);
+  });
+});
+
+describe("a reserved port of a process that may attach no filter to a socket", () => {
+  // Level and name: the second and third argument of setsockopt(2). Another level has an option 26 as well.
+  const SO_ATTACH_FILTER = "1=1,2=26";
+
+  itGives("is served, keeps rivals out, and shuts no successor out", async () => {
+    const sandbox = ["python3", fixturePath("refused-call.py"), "EPERM", `setsockopt:${SO_ATTACH_FILTER}`];
+    const rival = new Rival();
+    const [port = 0] = await freePorts(1);
+    const options = { stateDir: temporaryDirectory(), port, reserve: [await rival.unusedPort()] };
+    const [reserved = 0] = options.reserve;
+    for (let generation = 0; generation < 2; generation++) {
+      const gateway = await startContender(options, sandbox);
+      expect(await rival.attempt(reserved)).toEqual(ALL_REFUSED);
+      tell(gateway, "serve", { port: reserved });
+      await gateway.next("serving");
+      expect(await rival.attempt(reserved)).toEqual(ALL_REFUSED);
+      const gone = once(await lingeringClient(reserved, "127.0.0.1", false), "end");
+      await gateway.kill();
+      await gone;
+    }
   });
 });
 

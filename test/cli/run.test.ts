@@ -7,7 +7,7 @@ import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
-import { hasIPv6, hasPython, isLinux, itWhere } from "../support/capabilities.ts";
+import { canUnshareUser, hasIPv6, hasPython, isLinux, itWhere } from "../support/capabilities.ts";
 import { CLI } from "../support/commands.ts";
 import { expectNothingLeft, isPortFree, lockFilesIn, refusalOf } from "../support/gateways.ts";
 import { flockCommandGets } from "../support/locks.ts";
@@ -131,6 +131,25 @@ describe("how it ends", () => {
     expect(await wrapper.exited).toEqual({ code: null, signal });
     expectNothingLeft(claim.stateDir);
   });
+
+  it("with 128 and the number of a signal that leaves a core: one is enough", async () => {
+    const claim = await aClaim();
+    const wrapper = run(claim, ["sh", "-c", "ulimit -c 0; kill -ABRT $$"]);
+    expect(await wrapper.exited).toEqual({ code: 134, signal: null });
+    expectNothingLeft(claim.stateDir);
+  });
+
+  itWhere(canUnshareUser, "no pid namespaces")(
+    "with 128 and the number of the signal, as the first process of a container",
+    async () => {
+      const claim = await aClaim();
+      const container = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+      const command = argumentsFor(claim, ["sh", "-c", "kill -TERM $$"]);
+      const wrapper = new TestProcess("unshare", [...container, process.execPath, ...command]);
+      expect(await wrapper.exited).toEqual({ code: 143, signal: null });
+      expectNothingLeft(claim.stateDir);
+    },
+  );
 
   it("with 127 and the name of a program that is not there", async () => {
     const claim = await aClaim();

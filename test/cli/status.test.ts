@@ -189,6 +189,22 @@ it("finds a profile's gateway by its name, and by the environment; options win",
   expect(await verdict(["--app", "other", "--profile", "rescue"])).toBe("foreign-listener");
 });
 
+it("says which variable wins over the name of a profile, and does as it is told", async () => {
+  const [home, stateDir] = [temporaryDirectory(), temporaryDirectory()];
+  const port = await freePort();
+  await serve({ stateDir, port });
+  const args = ["status", "--profile", "rescue", "--port", String(port)];
+
+  const told = await run(args, { env: { HOME: home, OPENCLAW_STATE_DIR: stateDir } });
+  expect(told.stdout).toMatch(/^expected\b/);
+  expect(told.stderr).toBe(
+    "gateway-lock: OPENCLAW_STATE_DIR in the environment wins over what follows from the name of profile 'rescue'\n",
+  );
+  const untold = await run(args, { env: { HOME: home } });
+  expect(untold.stdout).toMatch(/^foreign-listener\b/);
+  expect(untold.stderr).not.toContain("environment");
+});
+
 it("takes options before the command, after it, and of the form --name=value", async () => {
   const stateDir = temporaryDirectory();
   const lock = temporaryDirectory();

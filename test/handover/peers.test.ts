@@ -1,8 +1,10 @@
 // Proves that a handover is with a process of the same user that speaks the same protocol, and that nobody gets anything by lying: what does not check is refused,
 // and the owner goes on.
 
+import { once } from "node:events";
 import { chmodSync, mkdirSync } from "node:fs";
 import { createServer } from "node:http";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import type { Gateway } from "../../lib/gateway.ts";
@@ -18,6 +20,10 @@ import { freePort, openDescriptors } from "../support/temporary.ts";
 
 const it = itWhere(isLinux && hasPython, "needs python3 on Linux");
 const itAsRoot = itWhere(isLinux && hasPython && isRoot, "needs root, to become another user");
+
+const HELLO_LIMIT = 2000; // ms
+/** It accepts before this process hears that it is connected. ms */
+const EARLY = 500;
 
 const socketIn = (stateDir: string) => join(stateDir, "locks/gateway.state.sock");
 
@@ -112,6 +118,16 @@ describe("an owner", () => {
     const { gateway, options } = await owner();
     for (let count = 0; count < 10; count++) await stranger(options.stateDir);
     await expectUnmoved(gateway, options);
+  });
+
+  it("hangs up on one that has said nothing for two seconds", async () => {
+    const { options } = await owner();
+    const silent = connect(socketIn(options.stateDir)).resume();
+    await once(silent, "connect");
+    const since = performance.now();
+    await once(silent, "close");
+    expect(performance.now() - since).toBeGreaterThan(HELLO_LIMIT - EARLY);
+    expect(performance.now() - since).toBeLessThan(2 * HELLO_LIMIT);
   });
 
   it("goes on when a successor confirms what it has not taken", async () => {

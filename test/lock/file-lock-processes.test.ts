@@ -84,6 +84,8 @@ it("works in other threads after the worker that loaded the addon first has ende
   const threads = startFixture("lock-threads.mjs", { path });
   expect(await ask(threads, "start")).toBe("locked");
   await ask(threads, "finish");
+  // A thread that has not left yet, or a handler of a signal, would be in code that is gone.
+  expect(readFileSync(`/proc/${threads.pid}/maps`, "utf8")).toMatch(/\.node$/m);
   expect(await ask(threads, "start"), "a second worker").toBe("locked");
   await ask(threads, "terminate");
   expect(await ask(threads, "main"), "the main thread").toBe("locked");

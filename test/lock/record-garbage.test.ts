@@ -1,10 +1,12 @@
 // Proves that garbage in a lock file is never read as a record, and is reclaimed.
 
+import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { acquireGateway } from "../../lib/acquire.ts";
 import { encodeRecord, readOwner } from "../../lib/lock/record.ts";
+import { hasStrace, itWhere } from "../support/capabilities.ts";
 import { FIELDS, GONE_PID } from "../support/records.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
@@ -93,5 +95,21 @@ it("reclaims a lock file with any garbage in it, and writes a record that can be
       await gateway.close();
     }
     rmSync(stateDir, { recursive: true });
+  }
+});
+
+itWhere(hasStrace, "needs strace")("reads a record as often as it takes to believe it, and five times at most", () => {
+  const record = new URL("../../dist/lock/record.js", import.meta.url);
+  for (const [content, readings] of [
+    [whole, 1],
+    [JSON.stringify(OLDER_RECORD), 2],
+    [whole.slice(0, -1), 5],
+  ] as const) {
+    const path = lockFileWith(content);
+    const program = `import { readRecord } from "${record}"; readRecord(${JSON.stringify(path)});`;
+    const node = [process.execPath, "--input-type=module", "-e", program];
+    const { status, stderr } = spawnSync("strace", ["-f", "-e", "trace=openat", ...node], { encoding: "utf8" });
+    expect(status).toBe(0);
+    expect(stderr.split(`"${path}"`).length - 1, `readings of ${content.slice(-20)}`).toBe(readings);
   }
 });

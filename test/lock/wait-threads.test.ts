@@ -2,13 +2,14 @@
 
 import { execFileSync, type SpawnOptions } from "node:child_process";
 import { chownSync, readdirSync, readFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { expect } from "vitest";
 import { tryLockFile } from "../../lib/lock/file-lock.ts";
-import { hasFlockCommand, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
+import { hasFlockCommand, hasStrace, isLinux, isRoot, itWhere } from "../support/capabilities.ts";
 import { asOtherUser, canRunAsOtherUser, flockCommandGets, OTHER_UID } from "../support/locks.ts";
 import { showTimes } from "../support/measures.ts";
-import { startFixture, type TestProcess } from "../support/processes.ts";
+import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
+import { temporaryDirectory } from "../support/temporary.ts";
 import { aFile, hasPrlimit, lock, startAlone, threadsOf, until, untilWaiters, waitersOn } from "../support/waits.ts";
 
 const it = itWhere(isLinux && hasFlockCommand, "needs procfs and flock(1)");
@@ -135,11 +136,11 @@ it("takes no signal from the host, whose children and profiler notice nothing", 
 /** Takes away what a running process may still start or open, and gives it back. */
 async function withLimit(
   { pid, as }: { pid: number; as: SpawnOptions },
-  resource: "nproc" | "nofile",
+  resource: "nproc" | "nofile" | "sigpending",
   soft: number,
   use: () => Promise<void>,
 ): Promise<void> {
-  const name = { nproc: "Max processes", nofile: "Max open files" }[resource];
+  const name = { nproc: "Max processes", nofile: "Max open files", sigpending: "Max pending signals" }[resource];
   const before = new RegExp(`^${name} +(\\w+)`, "m").exec(readFileSync(`/proc/${pid}/limits`, "utf8"))?.[1];
   const set = (value: unknown) =>
     execFileSync("prlimit", ["--pid", String(pid), `--${resource}=${value}:`], as as object);
@@ -205,3 +206,26 @@ for (const [what, resource, message] of [
     },
   );
 }
+
+itWhere(isLinux && hasPrlimit && hasStrace, "needs procfs, prlimit(1) and strace")(
+  "is cancelled as soon as the kernel has room for one more pending signal, and not before",
+  async () => {
+    const WAITS = 4;
+    const [path, log] = [aFile(), join(temporaryDirectory(), "log")];
+    const held = lock(path);
+    const argument = JSON.stringify({ path, waits: WAITS, how: "cancel" });
+    const strace = ["-D", "-f", "-qq", "-o", log, "-e", "trace=tgkill", "-e", "signal=none"];
+    const host = new TestProcess("strace", [...strace, process.execPath, fixturePath("wait-exit.mjs"), argument]);
+    await untilWaiters(path, WAITS);
+    const sent = (how: RegExp) => readFileSync(log, "utf8").match(how)?.length ?? 0;
+    await withLimit({ pid: host.pid, as: {} }, "sigpending", 0, async () => {
+      host.child.kill("SIGUSR2");
+      await until(() => sent(/= -1 EAGAIN/g) > WAITS);
+      expect(waitersOn(path)).toBe(WAITS);
+    });
+    expect(await host.next("ended")).toMatchObject({ results: { rejected: WAITS } });
+    expect(sent(/= 0$/gm)).toBe(WAITS);
+    held.release();
+    expect(flockCommandGets(path)).toBe("granted");
+  },
+);
