@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -843,55 +845,146 @@ Napi::Value DescribeFilesystemCall(Info info) {
   return object;
 }
 
+// What a call takes, a letter for each argument. A wrong one is TypeError, before anything has happened: what Node-API makes of
+// it instead, an empty path or descriptor 0, is never what was meant.
+//
+//   s  string             b  boolean            f  function
+//   h  handle or id       n  32-bit integer     p  port
+//   u  Uint8Array         i  Int32Array
+//   S  strings            N  32-bit integers    H  ids
+struct Signature {
+  const char* name;
+  const char* takes;
+};
+
+bool IsIntegerWithin(Napi::Value value, double least, double most) {
+  if (!value.IsNumber()) return false;
+  const double number = value.As<Napi::Number>().DoubleValue();
+  return number >= least && number <= most && number == std::floor(number);
+}
+
+bool IsTypedArray(Napi::Value value, napi_typedarray_type type) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
+}
+
+bool Takes(char letter, Napi::Value value);
+
+// What a proxy or a getter throws is left pending: the caller sees that.
+bool AreAll(char letter, Napi::Value value) {
+  if (!value.IsArray()) return false;
+  const auto array = value.As<Napi::Array>();
+  const std::uint32_t length = array.Length();
+  for (std::uint32_t i = 0; i < length; i++) {
+    const Napi::Value element = array.Get(i);
+    if (value.Env().IsExceptionPending() || !Takes(letter, element)) return false;
+  }
+  return true;
+}
+
+bool Takes(char letter, Napi::Value value) {
+  constexpr double kSafe = 9007199254740991;  // Number.MAX_SAFE_INTEGER
+  switch (letter) {
+    case 's':
+      return value.IsString();
+    case 'b':
+      return value.IsBoolean();
+    case 'f':
+      return value.IsFunction();
+    case 'h':
+      return IsIntegerWithin(value, -kSafe, kSafe);
+    case 'n':
+      return IsIntegerWithin(value, INT32_MIN, INT32_MAX);
+    case 'p':
+      return IsIntegerWithin(value, 0, UINT16_MAX);
+    case 'u':
+      return IsTypedArray(value, napi_uint8_array);
+    case 'i':
+      return IsTypedArray(value, napi_int32_array);
+    case 'S':
+      return AreAll('s', value);
+    case 'N':
+      return AreAll('n', value);
+    case 'H':
+      return AreAll('h', value);
+  }
+  return false;
+}
+
+template <auto kCall>
+Napi::Value Checked(Info info) {
+  const Napi::Env env = info.Env();
+  const auto& signature = *static_cast<const Signature*>(info.Data());
+  for (std::size_t i = 0; signature.takes[i] != '\0'; i++) {
+    if (Takes(signature.takes[i], info[i])) continue;
+    if (!env.IsExceptionPending()) {
+      const std::string message = std::string(signature.name) + " takes something else as argument " + std::to_string(i + 1);
+      Napi::TypeError::New(env, message).ThrowAsJavaScriptException();
+    }
+    return Napi::Value();
+  }
+  if constexpr (std::is_void_v<decltype(kCall(info))>) {
+    kCall(info);
+    return env.Undefined();
+  } else {
+    return kCall(info);
+  }
+}
+
+template <auto kCall>
+void Expose(Napi::Object exports, const char* name, const char* takes) {
+  static Signature signature{name, takes};
+  exports[name] = Napi::Function::New<Checked<kCall>>(exports.Env(), name, &signature);
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
-  exports["tryLockFile"] = Napi::Function::New<TryLockFileCall>(env);
   exports["locksDirectories"] = LocksDirectories();
-  exports["tryLockDirectory"] = Napi::Function::New<TryLockDirectoryCall>(env);
-  exports["startWait"] = Napi::Function::New<StartWaitCall>(env);
-  exports["cancelWait"] = Napi::Function::New<CancelWaitCall>(env);
-  exports["checkLock"] = Napi::Function::New<CheckLockCall>(env);
-  exports["areCurrent"] = Napi::Function::New<AreCurrentCall>(env);
-  exports["writeRecord"] = Napi::Function::New<WriteRecordCall>(env);
-  exports["removeAtEnd"] = Napi::Function::New<RemoveAtEndCall>(env);
-  exports["releaseLock"] = Napi::Function::New<ReleaseLockCall>(env);
-  exports["closeFile"] = Napi::Function::New<CloseFileCall>(env);
-  exports["listen"] = Napi::Function::New<ListenCall>(env);
-  exports["guard"] = Napi::Function::New<GuardCall>(env);
-  exports["rouse"] = Napi::Function::New<RouseCall>(env);
-  exports["silence"] = Napi::Function::New<SilenceCall>(env);
-  exports["duplicate"] = Napi::Function::New<DuplicateCall>(env);
-  exports["adoptDuplicate"] = Napi::Function::New<AdoptDuplicateCall>(env);
-  exports["closeDuplicate"] = Napi::Function::New<CloseDuplicateCall>(env);
-  exports["closeSocket"] = Napi::Function::New<CloseSocketCall>(env);
-  exports["describeSocket"] = Napi::Function::New<DescribeSocketCall>(env);
-  exports["adoptSocket"] = Napi::Function::New<AdoptSocketCall>(env);
-  exports["adoptLock"] = Napi::Function::New<AdoptLockCall>(env);
-  exports["lendSocket"] = Napi::Function::New<LendSocketCall>(env);
-  exports["listenLocal"] = Napi::Function::New<ListenLocalCall>(env);
-  exports["connectLocal"] = Napi::Function::New<ConnectLocalCall>(env);
-  exports["acceptLocal"] = Napi::Function::New<AcceptLocalCall>(env);
-  exports["identifyPeer"] = Napi::Function::New<IdentifyPeerCall>(env);
-  exports["sendLocal"] = Napi::Function::New<SendLocalCall>(env);
-  exports["receiveLocal"] = Napi::Function::New<ReceiveLocalCall>(env);
-  exports["awaitSocket"] = Napi::Function::New<AwaitSocketCall>(env);
-  exports["makeBaton"] = Napi::Function::New<MakeBatonCall>(env);
-  exports["takeBaton"] = Napi::Function::New<TakeBatonCall>(env);
-  exports["openProcess"] = Napi::Function::New<OpenProcessCall>(env);
-  exports["signalProcess"] = Napi::Function::New<SignalProcessCall>(env);
-  exports["awaitExit"] = Napi::Function::New<AwaitExitCall>(env);
-  exports["closeProcess"] = Napi::Function::New<CloseProcessCall>(env);
-  exports["notify"] = Napi::Function::New<NotifyCall>(env);
-  exports["countSentSignals"] = Napi::Function::New<CountSentSignalsCall>(env);
-  exports["takeSentSignals"] = Napi::Function::New<TakeSentSignalsCall>(env);
-  exports["identifyProcess"] = Napi::Function::New<IdentifyProcessCall>(env);
-  exports["describeCommand"] = Napi::Function::New<DescribeCommandCall>(env);
-  exports["identifyHost"] = Napi::Function::New<IdentifyHostCall>(env);
-  exports["findLockHolders"] = Napi::Function::New<FindLockHoldersCall>(env);
-  exports["findPortSockets"] = Napi::Function::New<FindPortSocketsCall>(env);
-  exports["findListener"] = Napi::Function::New<FindListenerCall>(env);
-  exports["findSocketOwners"] = Napi::Function::New<FindSocketOwnersCall>(env);
-  exports["describeFilesystem"] = Napi::Function::New<DescribeFilesystemCall>(env);
+  Expose<TryLockFileCall>(exports, "tryLockFile", "sbb");
+  Expose<TryLockDirectoryCall>(exports, "tryLockDirectory", "sb");
+  Expose<StartWaitCall>(exports, "startWait", "hsbf");
+  Expose<CancelWaitCall>(exports, "cancelWait", "h");
+  Expose<CheckLockCall>(exports, "checkLock", "hs");
+  Expose<AreCurrentCall>(exports, "areCurrent", "is");
+  Expose<WriteRecordCall>(exports, "writeRecord", "hub");
+  Expose<RemoveAtEndCall>(exports, "removeAtEnd", "hs");
+  Expose<ReleaseLockCall>(exports, "releaseLock", "hb");
+  Expose<CloseFileCall>(exports, "closeFile", "h");
+  Expose<ListenCall>(exports, "listen", "spnb");
+  Expose<GuardCall>(exports, "guard", "spnb");
+  Expose<RouseCall>(exports, "rouse", "hn");
+  Expose<SilenceCall>(exports, "silence", "h");
+  Expose<DuplicateCall>(exports, "duplicate", "h");
+  Expose<AdoptDuplicateCall>(exports, "adoptDuplicate", "h");
+  Expose<CloseDuplicateCall>(exports, "closeDuplicate", "h");
+  Expose<CloseSocketCall>(exports, "closeSocket", "h");
+  Expose<DescribeSocketCall>(exports, "describeSocket", "h");
+  Expose<AdoptSocketCall>(exports, "adoptSocket", "h");
+  Expose<AdoptLockCall>(exports, "adoptLock", "hsb");
+  Expose<LendSocketCall>(exports, "lendSocket", "h");
+  Expose<ListenLocalCall>(exports, "listenLocal", "s");
+  Expose<ConnectLocalCall>(exports, "connectLocal", "s");
+  Expose<AcceptLocalCall>(exports, "acceptLocal", "h");
+  Expose<IdentifyPeerCall>(exports, "identifyPeer", "h");
+  Expose<SendLocalCall>(exports, "sendLocal", "huN");
+  Expose<ReceiveLocalCall>(exports, "receiveLocal", "h");
+  Expose<AwaitSocketCall>(exports, "awaitSocket", "hf");
+  Expose<MakeBatonCall>(exports, "makeBaton", "");
+  Expose<TakeBatonCall>(exports, "takeBaton", "h");
+  Expose<OpenProcessCall>(exports, "openProcess", "n");
+  Expose<SignalProcessCall>(exports, "signalProcess", "hn");
+  Expose<AwaitExitCall>(exports, "awaitExit", "hf");
+  Expose<CloseProcessCall>(exports, "closeProcess", "h");
+  Expose<NotifyCall>(exports, "notify", "ss");
+  Expose<CountSentSignalsCall>(exports, "countSentSignals", "N");
+  Expose<TakeSentSignalsCall>(exports, "takeSentSignals", "n");
+  Expose<IdentifyProcessCall>(exports, "identifyProcess", "n");
+  Expose<DescribeCommandCall>(exports, "describeCommand", "n");
+  Expose<IdentifyHostCall>(exports, "identifyHost", "");
+  Expose<FindLockHoldersCall>(exports, "findLockHolders", "SNb");
+  Expose<FindPortSocketsCall>(exports, "findPortSockets", "ps");
+  Expose<FindListenerCall>(exports, "findListener", "sp");
+  Expose<FindSocketOwnersCall>(exports, "findSocketOwners", "HN");
+  Expose<DescribeFilesystemCall>(exports, "describeFilesystem", "s");
   return exports;
 }
 

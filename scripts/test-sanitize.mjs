@@ -44,7 +44,6 @@ const ACQUISITIONS = { long: 100_000, short: 2000 };
 /** Enough for a planted bug, which happens where the addon is loaded. */
 const FEW = 100; // acquisitions
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const here = fileURLToPath(new URL("sanitize", import.meta.url));
 const { values: asked, positionals } = readArguments();
 const names = positionals.length === 0 ? Object.keys(PARTS) : positionals;

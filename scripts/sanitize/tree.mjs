@@ -1,7 +1,7 @@
 // A copy of this project whose addon is built in another way, in .cache/sanitize: an instrumented addon must never lie where a user's would.
 
 import { spawnSync } from "node:child_process";
-import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { appendFileSync, cpSync, existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { mustRun } from "../commands.mjs";

@@ -7,7 +7,7 @@ import { createServer, get } from "node:http";
 import { setTimeout as pause, setImmediate as turn } from "node:timers/promises";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { acquireGateway, lockFile, superviseGateway, tryLockFile } from "../../dist/index.js";
-import { makeRandom } from "./random.mjs";
+import { makeRandom } from "../support/random.mjs";
 import { claimsOf, note, resourcesOf } from "./world.mjs";
 
 const { world, seed, mark } = isMainThread ? JSON.parse(process.argv[2]) : workerData;

@@ -23,6 +23,16 @@ export function processesOf({ root }) {
   });
 }
 
+/** A process that was killed has no command line any more, and its last threads may still have its descriptors. */
+export function isDead(pid) {
+  try {
+    const [, state] = /\) (\w)/.exec(readFileSync(`/proc/${pid}/stat`, "utf8")) ?? [];
+    return state === "Z" && readdirSync(`/proc/${pid}/task`).length === 1;
+  } catch {
+    return true;
+  }
+}
+
 /** What is wrong, in words. A gateway that may be handed over takes the place of a dead one's socket too; others leave that where it is. */
 export async function inspectAftermath(world) {
   const findings = [];

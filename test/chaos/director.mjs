@@ -4,10 +4,10 @@ import { readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
-import { inspectAftermath, possessions, processesOf } from "./aftermath.mjs";
+import { makeRandom } from "../support/random.mjs";
+import { inspectAftermath, isDead, possessions, processesOf } from "./aftermath.mjs";
 import { startDoomed } from "./fate.mjs";
 import { judge, lastDeeds } from "./judge.mjs";
-import { makeRandom } from "./random.mjs";
 import { spoil, vandalise } from "./vandal.mjs";
 import { makeWorld, note } from "./world.mjs";
 
@@ -21,14 +21,16 @@ async function runRound(seed) {
   const world = await makeWorld(tmpdir(), random);
   const killed = [];
   const findings = [];
+  const programs = new Set();
   const alive = new Set();
   const start = () => {
     const doomed = startDoomed(world, random);
     alive.add(doomed);
-    doomed.ended.then((end) => {
+    void doomed.ended.then((end) => {
       alive.delete(doomed);
       killed.push(end);
       if (end.program > 0) {
+        programs.add(end.program);
         note(world.journal, "orphaned", { parent: end.pid });
         setTimeout(kill, random.between(0, 300), end.program);
       }
@@ -50,11 +52,18 @@ async function runRound(seed) {
     break;
   }
   // Programs of `run` outlive it, and strace its tracee.
+  const doomed = new Set([...programs, ...killed.map(({ pid }) => pid)]);
   const limitOfBurial = performance.now() + BURIAL;
-  for (let left = processesOf(world); left.length > 0; left = processesOf(world)) {
-    for (const pid of left) kill(pid);
+  for (;;) {
+    const left = processesOf(world);
+    for (const pid of left) {
+      doomed.add(pid);
+      kill(pid);
+    }
+    const dying = [...doomed].filter((pid) => !isDead(pid));
+    if (left.length === 0 && dying.length === 0) break;
     if (performance.now() > limitOfBurial) {
-      findings.push(`processes that do not end: ${left.join(", ")}`);
+      findings.push(`processes that do not end: ${[...left, ...dying].join(", ")}`);
       break;
     }
     await pause(2);
