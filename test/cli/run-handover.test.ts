@@ -1,6 +1,7 @@
 // `gateway-lock run --handover`: one takes over from another, whose program is ended for it, and clients wait in between.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
@@ -9,9 +10,10 @@ import { CLI } from "../support/commands.ts";
 import { lockFilesIn } from "../support/gateways.ts";
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
-import { until } from "../support/waits.ts";
+import { hasPrlimit, until } from "../support/waits.ts";
 
 const it = itWhere(isLinux && hasPython, "needs python3 on Linux");
+const itWithPrlimit = itWhere(isLinux && hasPrlimit, "needs prlimit(1)");
 
 interface Claim {
   readonly stateDir: string;
@@ -189,4 +191,22 @@ it("goes on when the program does not end, and ends with it when it does", async
   process.kill(pid, "SIGKILL");
   const { pid: next } = await runner.next("serving");
   expect(next).not.toBe(pid);
+});
+
+itWithPrlimit("leaves nothing when its program can't be started again", async () => {
+  const claim = await aClaim();
+  const runner = run(claim, stubborn);
+  const { pid } = await runner.next("serving");
+  await until(() => ownerOf(claim).record?.pid === pid);
+  const successor = startFixture("handover-gateway.mjs", { options: claim, stopAt: "successor draining" });
+  await successor.exited;
+  // All numbers up to those of the locks are in use, until the claim is given up.
+  const open = readdirSync(`/proc/${runner.pid}/fd`).filter((fd) =>
+    readlinkSync(`/proc/${runner.pid}/fd/${fd}`).endsWith(".lock"),
+  );
+  execFileSync("prlimit", ["--pid", String(runner.pid), `--nofile=${Math.max(...open.map(Number)) + 1}:`]);
+  process.kill(pid, "SIGKILL");
+  expect(await runner.exited).toEqual({ code: 1, signal: null });
+  expect(runner.stderr).toContain("EMFILE");
+  expect(lockFilesIn(claim.stateDir)).toEqual([]);
 });
