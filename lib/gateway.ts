@@ -13,7 +13,7 @@ import type { PortSet } from "./listener/port-set.ts";
 import { tryLock } from "./lock/file-lock.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import { type OwnerFields, type OwnerRecord, startTimeOf } from "./lock/record.ts";
-import { callAt, onAbort } from "./lock/wait.ts";
+import { callAt, orAborted } from "./lock/wait.ts";
 import {
   checkBoolean,
   checkHost,
@@ -374,18 +374,19 @@ export class Gateway {
       descriptors: () => this.descriptors,
       unanswered: () => ports.unanswered,
       refuse: async (pid) => (this.#loss === null ? await explainUnit(pid) : this.#loss.message),
-      quiesce: async (signal) => {
+      pause: async (signal) => {
         phase = this.#fields.phase;
         this.#tryPublish({ phase: "stopping" });
         notifySystemd({ STATUS: `being handed over: ${this.url}` });
-        if (this.#handOffs.size > 0) await Promise.allSettled(this.#handOffs);
+        if (this.#handOffs.size > 0) await orAborted(signal, Promise.allSettled(this.#handOffs));
         ports.pause();
-        if (hooks.onDrain !== undefined) {
-          wasAsked = true;
-          await orAborted(signal, hooks.onDrain());
-        }
-        await ports.quiesce(signal);
       },
+      drain: async () => {
+        if (hooks.onDrain === undefined) return;
+        wasAsked = true;
+        await hooks.onDrain();
+      },
+      quiesce: (signal) => ports.quiesce(signal),
       finish: async () => {
         wasAsked = true;
         await hooks.onHandover?.();
@@ -447,19 +448,6 @@ export class Gateway {
       this.#chronicle.tell("lost", this.#loss);
       this.#lost?.abort(this.#loss);
     }
-  }
-}
-
-/** @throws `signal.reason`; what `promise` rejects with */
-async function orAborted(signal: AbortSignal, promise: Promise<void> | void): Promise<void> {
-  let stopListening = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    stopListening = onAbort(signal, () => reject(signal.reason));
-  });
-  try {
-    await Promise.race([promise, aborted]);
-  } finally {
-    stopListening();
   }
 }
 

@@ -4,7 +4,7 @@ import { lstatSync, unlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { printable, reasonOf, systemError } from "../errors.ts";
 import type { Descriptors } from "../inheritance.ts";
-import { callAt, onAbort } from "../lock/wait.ts";
+import { callAt, orAborted } from "../lock/wait.ts";
 import { isFailure, native } from "../native.ts";
 import { packageVersion } from "../version.ts";
 import { Channel, EndOfChannel } from "./channel.ts";
@@ -32,7 +32,11 @@ export interface Estate {
   unanswered(): readonly string[];
   /** Why the process `pid` can't be a successor, or `null`. */
   refuse(pid: number): Promise<string | null>;
-  /** Accepts nobody any more, and answers what is under way. */
+  /** Accepts nobody any more. */
+  pause(signal: AbortSignal): Promise<void>;
+  /** The application hears of that. */
+  drain(): Promise<void>;
+  /** Answers what is under way. */
   quiesce(signal: AbortSignal): Promise<void>;
   /** The application's last words. */
   finish(): Promise<void>;
@@ -241,15 +245,27 @@ export class Offer {
     const progress = setInterval(() => {
       trySend(channel, { type: "progress", requests: estate.unanswered().length });
     }, PROGRESS_INTERVAL);
+    let overdue: string | null = "its listen() has not resolved";
     const stopTimer = callAt(performance.now() + DRAIN_LIMIT, () => {
-      end.abort(new BrokenOff(`${describeUnanswered(estate.unanswered())} after ${DRAIN_LIMIT / 1000} s`));
+      const what = overdue ?? describeUnanswered(estate.unanswered());
+      end.abort(new BrokenOff(`${what} after ${DRAIN_LIMIT / 1000} s`));
     });
     try {
+      await estate.pause(signal);
+      overdue = "its onDrain has not resolved";
+      await orAborted(
+        signal,
+        callHook("onDrain", () => estate.drain()),
+      );
+      overdue = null;
       await estate.quiesce(signal);
       stopTimer();
       tellStep({ role: "owner", step: "drained", peer: pid });
       signal.throwIfAborted();
-      await within(HOOK_LIMIT, callHook(estate), closing);
+      // Not before it has ended, though nobody waits for that: it may be in the middle of something. But it may be waiting for the gateway to be
+      // closed, which waits for this.
+      const last = callHook("onHandover", () => estate.finish());
+      await within(HOOK_LIMIT, last, closing);
       tellStep({ role: "owner", step: "written", peer: pid });
       signal.throwIfAborted();
     } finally {
@@ -327,11 +343,11 @@ function describeUnanswered(requests: readonly string[]): string {
   return `not answered yet: ${requests.slice(0, MAX_NAMED).join(", ")}${more},`;
 }
 
-async function callHook(estate: Estate): Promise<void> {
+async function callHook(name: "onDrain" | "onHandover", hook: () => Promise<void>): Promise<void> {
   try {
-    await estate.finish();
+    await hook();
   } catch (cause) {
-    throw new BrokenOff(`its onHandover has failed: ${reasonOf(cause)}`, { cause });
+    throw new BrokenOff(`its ${name} has failed: ${reasonOf(cause)}`, { cause });
   }
 }
 
@@ -348,21 +364,14 @@ function isThere(baton: number): boolean {
 
 /** @throws BrokenOff; `signal.reason`; what `promise` rejects with */
 async function within(limit: number, promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  let stop = () => {};
-  const end = new Promise<never>((_, reject) => {
-    const error = new BrokenOff(`its onHandover has not resolved within ${limit / 1000} s`);
-    const stopTimer = callAt(performance.now() + limit, () => reject(error));
-    // It may be waiting for the gateway to be closed, which waits for this.
-    const stopListening = onAbort(signal, () => reject(signal.reason));
-    stop = () => {
-      stopTimer();
-      stopListening();
-    };
+  const late = new AbortController();
+  const stopTimer = callAt(performance.now() + limit, () => {
+    late.abort(new BrokenOff(`its onHandover has not resolved within ${limit / 1000} s`));
   });
   try {
-    await Promise.race([promise, end]);
+    await orAborted(AbortSignal.any([signal, late.signal]), promise);
   } finally {
-    stop();
+    stopTimer();
   }
 }
 

@@ -440,6 +440,33 @@ describe("a handover that comes to nothing", () => {
     expect(await bodyOf(options.port)).toBe("new");
   });
 
+  it("because onDrain throws, says so, and the owner serves on", async () => {
+    const options = await heirs();
+    const onDrain = () => {
+      throw new Error("a client is dear to it");
+    };
+    const old = await acquire({ ...options, handover: { onDrain } });
+    await served(old, "old");
+    expect((await refusalOf(options)).message).toBe(
+      "the running gateway did not hand over: its onDrain has failed: a client is dear to it",
+    );
+    expect(await bodyOf(options.port)).toBe("old");
+  });
+
+  it("keeps nobody from closing the gateway, though its server never says that it listens", async () => {
+    const options = await heirs({ timeout: 10_000 });
+    const old = await acquire(options);
+    const server = Object.assign(serving("old"), { listen: () => server });
+    const listening = old.listen(server).catch((error: unknown) => error);
+    const asked = reached("owner", "asked");
+    const successor = acquire(options);
+    await asked;
+    await old.close();
+    expect(await listening).toMatchObject({ code: "HANDOFF_FAILED" });
+    await served(await successor, "new");
+    expect(await bodyOf(options.port)).toBe("new");
+  });
+
   it("because a port that the successor wants is taken, tells it so", async () => {
     const taken = await freePort();
     await acquire({ stateDir: temporaryDirectory(), port: taken });

@@ -26,8 +26,8 @@ it("after ten seconds: the owner serves on, and the successor is told what was n
     stream?.destroy();
     return { code, message, ms, answer: answer === String(owner.pid) };
   };
-  const [one, two] = [await heirs(), await heirs()];
-  const [stream, hook] = await Promise.all([play(one), play(two, "hang")]);
+  const [one, two, three] = [await heirs(), await heirs(), await heirs()];
+  const [stream, hook, drain] = await Promise.all([play(one), play(two, "hang"), play(three, "hang-drain")]);
   const failure = (reason: string) => `the running gateway did not hand over: ${reason}`;
   expect(stream).toMatchObject({
     code: "HANDOVER_FAILED",
@@ -39,7 +39,12 @@ it("after ten seconds: the owner serves on, and the successor is told what was n
     message: failure("its onHandover has not resolved within 10 s"),
     answer: true,
   });
-  for (const { ms } of [stream, hook]) expect(ms).toBeGreaterThan(9900);
+  expect(drain).toMatchObject({
+    code: "HANDOVER_FAILED",
+    message: failure("its onDrain has not resolved after 10 s"),
+    answer: true,
+  });
+  for (const { ms } of [stream, hook, drain]) expect(ms).toBeGreaterThan(9900);
 }, 60_000);
 
 it("after ten seconds, also for the program of gateway-lock run, which is started again when it has ended after all", async () => {
