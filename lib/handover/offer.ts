@@ -160,9 +160,10 @@ export class Offer {
 
   async #receive(channel: Channel): Promise<void> {
     try {
-      const refusal = await this.#examine(channel);
+      const { user, pid } = channel.peer;
+      const refusal = await this.#examine(channel, user, pid);
       if (refusal !== null) return channel.send(refusal);
-      await this.#handOver(channel, channel.peer.pid);
+      await this.#handOver(channel, pid);
     } catch (error) {
       // Nothing has happened yet. Whoever is still there is not to take this end for a death.
       trySend(channel, {
@@ -176,9 +177,8 @@ export class Offer {
   }
 
   /** Only what this user may do anyway is done for anybody; and only for who will understand the rest. */
-  async #examine(channel: Channel): Promise<Broken | null> {
+  async #examine(channel: Channel, user: number, pid: number): Promise<Broken | null> {
     const refuse = (reason: string, busy = false): Broken => ({ type: "refused", reason, busy });
-    const { user, pid } = channel.peer;
     const own = process.geteuid?.();
     if (user !== own) return refuse(`the successor runs as user ${user}, and the owner as user ${own}`);
     const limits = { deadline: performance.now() + HELLO_LIMIT, signal: this.#closing.signal };
