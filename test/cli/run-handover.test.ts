@@ -168,6 +168,18 @@ it("leaves nothing when it is told to end in the middle of one", async () => {
   expect(lockFilesIn(claim.stateDir)).toEqual([]);
 });
 
+it("is no matter of what can be told: standard error may be full", async () => {
+  const claim = await aClaim();
+  const { stateDir, port } = claim;
+  const args = [CLI, "run", "--state-dir", stateDir, "--port", String(port), "--handover", "--", ...graceful];
+  const muted = ["-c", 'exec "$@" 2>/dev/full', "sh", process.execPath, ...args];
+  const first = new TestProcess("/bin/sh", muted);
+  await first.next("serving");
+  const second = run(claim, graceful);
+  await second.next("serving");
+  expect(await first.exited).toEqual({ code: 0, signal: null });
+});
+
 it("of one without --handover is refused", async () => {
   const claim = await aClaim();
   await run(claim, python, []).next("serving");
