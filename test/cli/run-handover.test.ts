@@ -180,6 +180,26 @@ it("is no matter of what can be told: standard error may be full", async () => {
   expect(await first.exited).toEqual({ code: 0, signal: null });
 });
 
+it("tells a terminal as often as there is something to tell, and nothing else", async () => {
+  const claim = await aClaim();
+  const { stateDir, port } = claim;
+  const args = [CLI, "run", "--state-dir", stateDir, "--port", String(port), "--handover", "--", ...graceful];
+  const terminal = new TestProcess("python3", [fixturePath("terminal.py"), process.execPath, ...args]);
+  await terminal.next("serving");
+  const told: string[] = [];
+  for (let time = 1; time <= 6; time++) {
+    const successor = startFixture("handover-gateway.mjs", { options: claim, stopAt: "successor received" });
+    for (;;) {
+      const { event, text } = await terminal.next("text", "serving");
+      if (event === "serving") break;
+      told.push(text);
+    }
+    await successor.exited;
+  }
+  expect(told.filter((line) => line.startsWith("gateway-lock: "))).toHaveLength(12);
+  expect(told.filter((line) => /listeners|memory/.test(line))).toEqual([]);
+});
+
 it("of one without --handover is refused", async () => {
   const claim = await aClaim();
   await run(claim, python, []).next("serving");
