@@ -370,23 +370,36 @@ export class Gateway {
     let phase: OwnerFields["phase"] | undefined;
     let wasAsked = false;
     let wasShared = false;
+    let obstacle: string | null = null;
     const estate: Estate = {
       descriptors: () => this.descriptors,
       unanswered: () => ports.unanswered,
       refuse: async (pid) => (this.#loss === null ? await explainUnit(pid) : this.#loss.message),
-      pause: async (signal) => {
+      obstacle: () => obstacle,
+      // Without anything to wait for first, requests are told of it in this turn of the event loop.
+      quiesce: async (signal) => {
         phase = this.#fields.phase;
         this.#tryPublish({ phase: "stopping" });
         notifySystemd({ STATUS: `being handed over: ${this.url}` });
-        if (this.#handOffs.size > 0) await orAborted(signal, Promise.allSettled(this.#handOffs));
+        obstacle = null;
+        if (this.#handOffs.size > 0) {
+          obstacle = "its listen() has not resolved";
+          await orAborted(signal, Promise.allSettled(this.#handOffs));
+        }
         ports.pause();
+        if (hooks.onDrain !== undefined) {
+          wasAsked = true;
+          obstacle = "its onDrain has not resolved";
+          try {
+            await orAborted(signal, hooks.onDrain());
+          } catch (cause) {
+            signal.throwIfAborted();
+            throw new Error(`its onDrain has failed: ${reasonOf(cause)}`, { cause });
+          }
+        }
+        obstacle = null;
+        await ports.quiesce(signal);
       },
-      drain: async () => {
-        if (hooks.onDrain === undefined) return;
-        wasAsked = true;
-        await hooks.onDrain();
-      },
-      quiesce: (signal) => ports.quiesce(signal),
       finish: async () => {
         wasAsked = true;
         await hooks.onHandover?.();

@@ -32,11 +32,9 @@ export interface Estate {
   unanswered(): readonly string[];
   /** Why the process `pid` can't be a successor, or `null`. */
   refuse(pid: number): Promise<string | null>;
-  /** Accepts nobody any more. */
-  pause(signal: AbortSignal): Promise<void>;
-  /** The application hears of that. */
-  drain(): Promise<void>;
-  /** Answers what is under way. */
+  /** What quiesce() waits for before that. */
+  obstacle(): string | null;
+  /** Accepts nobody any more, and answers what is under way. */
   quiesce(signal: AbortSignal): Promise<void>;
   /** The application's last words. */
   finish(): Promise<void>;
@@ -245,27 +243,16 @@ export class Offer {
     const progress = setInterval(() => {
       trySend(channel, { type: "progress", requests: estate.unanswered().length });
     }, PROGRESS_INTERVAL);
-    let overdue: string | null = "its listen() has not resolved";
     const stopTimer = callAt(performance.now() + DRAIN_LIMIT, () => {
-      const what = overdue ?? describeUnanswered(estate.unanswered());
-      end.abort(new BrokenOff(`${what} after ${DRAIN_LIMIT / 1000} s`));
+      const overdue = estate.obstacle() ?? describeUnanswered(estate.unanswered());
+      end.abort(new BrokenOff(`${overdue} after ${DRAIN_LIMIT / 1000} s`));
     });
     try {
-      await estate.pause(signal);
-      overdue = "its onDrain has not resolved";
-      await orAborted(
-        signal,
-        callHook("onDrain", () => estate.drain()),
-      );
-      overdue = null;
       await estate.quiesce(signal);
       stopTimer();
       tellStep({ role: "owner", step: "drained", peer: pid });
       signal.throwIfAborted();
-      // Not before it has ended, though nobody waits for that: it may be in the middle of something. But it may be waiting for the gateway to be
-      // closed, which waits for this.
-      const last = callHook("onHandover", () => estate.finish());
-      await within(HOOK_LIMIT, last, closing);
+      await within(HOOK_LIMIT, callHook(estate), closing);
       tellStep({ role: "owner", step: "written", peer: pid });
       signal.throwIfAborted();
     } finally {
@@ -343,11 +330,11 @@ function describeUnanswered(requests: readonly string[]): string {
   return `not answered yet: ${requests.slice(0, MAX_NAMED).join(", ")}${more},`;
 }
 
-async function callHook(name: "onDrain" | "onHandover", hook: () => Promise<void>): Promise<void> {
+async function callHook(estate: Estate): Promise<void> {
   try {
-    await hook();
+    await estate.finish();
   } catch (cause) {
-    throw new BrokenOff(`its ${name} has failed: ${reasonOf(cause)}`, { cause });
+    throw new BrokenOff(`its onHandover has failed: ${reasonOf(cause)}`, { cause });
   }
 }
 
@@ -364,7 +351,7 @@ function isThere(baton: number): boolean {
 
 /** @throws BrokenOff; `signal.reason`; what `promise` rejects with */
 async function within(limit: number, promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  const late = new AbortController();
+  const late = new AbortController(); // beside `signal`: it may be waiting for the gateway to be closed, which waits for this
   const stopTimer = callAt(performance.now() + limit, () => {
     late.abort(new BrokenOff(`its onHandover has not resolved within ${limit / 1000} s`));
   });

@@ -127,7 +127,7 @@ export function onAbort(signal: AbortSignal | null, callback: () => void): () =>
 }
 
 /** @throws `signal.reason` as soon as it aborts, or if it has already; what `promise` rejects with */
-export async function orAborted(signal: AbortSignal, promise: Promise<unknown>): Promise<void> {
+export async function orAborted(signal: AbortSignal, promise: unknown): Promise<void> {
   let stopListening = () => {};
   const aborted = new Promise<never>((_, reject) => {
     if (signal.aborted) reject(signal.reason);

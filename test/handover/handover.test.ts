@@ -17,7 +17,7 @@ import { expectNothingLeft, lockFilesIn, refusalOf } from "../support/gateways.t
 import { aborted, acquire, heirs, reached } from "../support/handovers.ts";
 import { bodyOf, Rival, stop, until } from "../support/listener-tools.ts";
 import { flockCommandGets } from "../support/locks.ts";
-import { startFixture, TestProcess } from "../support/processes.ts";
+import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 
 const it = itWhere(isLinux && hasFlockCommand, "needs procfs and flock(1)");
@@ -438,6 +438,18 @@ describe("a handover that comes to nothing", () => {
     expect(words).toEqual(["last words", "go on", "last words"]);
     await served(successor, "new");
     expect(await bodyOf(options.port)).toBe("new");
+  });
+
+  it("while there are no descriptors left, leaves an owner that serves on", async () => {
+    const options = await heirs({ host: ["127.0.0.1", "127.0.0.2"] });
+    const argument = JSON.stringify({ options: { ...options, handover: undefined }, hook: "exhaust" });
+    const command = ["-c", 'ulimit -n 100 && exec "$@"', "sh", process.execPath];
+    const old = new TestProcess("/bin/sh", [...command, fixturePath("handover-gateway.mjs"), argument]);
+    await old.next("acquired");
+    expect((await refusalOf(options)).message).toMatch(/: its onHandover has failed: EMFILE/);
+    await old.next("owner resumed");
+    old.send("free");
+    for (const host of options.host as string[]) expect(await bodyOf(options.port, host)).toBe(String(old.pid));
   });
 
   it("because onDrain throws, says so, and the owner serves on", async () => {
