@@ -157,7 +157,9 @@ async function runOnce(
 async function finish({ code, signal, isAdopted, isLost }: End, gateway: Gateway, tell: Run["tell"]): Promise<number> {
   // What the program has adopted was its own, and ended with it.
   if (!isAdopted && !gateway.clearUp())
-    tell("the program has ended, and a process that it has left behind holds the gateway; see gateway-lock status");
+    tell(
+      "the program has ended, and somebody has the gateway: the next one, or a process that the program has left behind; see gateway-lock status",
+    );
   if (isLost) return 1;
   return signal === null ? (code ?? 1) : endBy(signal);
 }
