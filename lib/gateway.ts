@@ -13,7 +13,7 @@ import type { PortSet } from "./listener/port-set.ts";
 import { tryLock } from "./lock/file-lock.ts";
 import type { LockSet } from "./lock/lock-set.ts";
 import { type OwnerFields, type OwnerRecord, startTimeOf } from "./lock/record.ts";
-import { callAt, onAbort } from "./lock/wait.ts";
+import { callAt, orAborted } from "./lock/wait.ts";
 import {
   checkBoolean,
   checkHost,
@@ -370,20 +370,34 @@ export class Gateway {
     let phase: OwnerFields["phase"] | undefined;
     let wasAsked = false;
     let wasShared = false;
+    let obstacle: string | null = null;
     const estate: Estate = {
       descriptors: () => this.descriptors,
       unanswered: () => ports.unanswered,
       refuse: async (pid) => (this.#loss === null ? await explainUnit(pid) : this.#loss.message),
+      obstacle: () => obstacle,
+      // Without anything to wait for first, requests are told of it in this turn of the event loop.
       quiesce: async (signal) => {
         phase = this.#fields.phase;
         this.#tryPublish({ phase: "stopping" });
         notifySystemd({ STATUS: `being handed over: ${this.url}` });
-        if (this.#handOffs.size > 0) await Promise.allSettled(this.#handOffs);
+        obstacle = null;
+        if (this.#handOffs.size > 0) {
+          obstacle = "its listen() has not resolved";
+          await orAborted(signal, Promise.allSettled(this.#handOffs));
+        }
         ports.pause();
         if (hooks.onDrain !== undefined) {
           wasAsked = true;
-          await orAborted(signal, hooks.onDrain());
+          obstacle = "its onDrain has not resolved";
+          try {
+            await orAborted(signal, hooks.onDrain());
+          } catch (cause) {
+            signal.throwIfAborted();
+            throw new Error(`its onDrain has failed: ${reasonOf(cause)}`, { cause });
+          }
         }
+        obstacle = null;
         await ports.quiesce(signal);
       },
       finish: async () => {
@@ -447,19 +461,6 @@ export class Gateway {
       this.#chronicle.tell("lost", this.#loss);
       this.#lost?.abort(this.#loss);
     }
-  }
-}
-
-/** @throws `signal.reason`; what `promise` rejects with */
-async function orAborted(signal: AbortSignal, promise: Promise<void> | void): Promise<void> {
-  let stopListening = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    stopListening = onAbort(signal, () => reject(signal.reason));
-  });
-  try {
-    await Promise.race([promise, aborted]);
-  } finally {
-    stopListening();
   }
 }
 

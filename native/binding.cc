@@ -541,20 +541,24 @@ void AdoptDuplicateCall(Info info) { TakeCopy(info); }
 // (duplicate): for one that nobody took
 void CloseDuplicateCall(Info info) { CloseCopy(TakeCopy(info)); }
 
-// (fd)
-void CloseSocketCall(Info info) {
-  Addon& addon = Of(info);
-  const RawHandle raw = Raw(info, 0);
+// What is known of a socket beside its handle.
+void ForgetSocket(Addon& addon, RawHandle raw) {
   addon.watches.erase(raw);
   if (const auto name = addon.names.find(raw); name != addon.names.end()) {
     RemoveLocalName(name->second);
     addon.names.erase(name);
   }
-  addon.sockets.Take(raw).Reset();
+}
+
+// (fd)
+void CloseSocketCall(Info info) {
+  ForgetSocket(Of(info), Raw(info, 0));
+  Of(info).sockets.Take(Raw(info, 0)).Reset();
 }
 
 Napi::Value KeepSocket(Info info, Result<SocketHandle> socket) {
   if (!socket.ok()) return FailureObject(info.Env(), socket.failure());
+  ForgetSocket(Of(info), socket.value().raw());  // one that was closed behind our back, as in Registry::Keep
   return Napi::Number::New(info.Env(), Of(info).sockets.Keep(std::move(socket.value())));
 }
 
@@ -562,8 +566,10 @@ Napi::Value KeepSocket(Info info, Result<SocketHandle> socket) {
 Napi::Value ListenLocalCall(Info info) {
   Result<LocalListener> listener = ListenLocal(Text(info, 0));
   if (!listener.ok()) return FailureObject(info.Env(), listener.failure());
-  Of(info).names.emplace(listener.value().socket.raw(), std::move(listener.value().name));
-  return KeepSocket(info, std::move(listener.value().socket));
+  const RawHandle raw = listener.value().socket.raw();
+  const Napi::Value kept = KeepSocket(info, std::move(listener.value().socket));
+  Of(info).names.emplace(raw, std::move(listener.value().name));
+  return kept;
 }
 
 // (path)
@@ -690,23 +696,34 @@ Napi::Value IdentifyProcessCall(Info info) {
   return Napi::Number::New(info.Env(), identity.value().start_time);
 }
 
+void ForgetProcess(Info info, RawHandle raw) {
+  Addon& addon = Of(info);
+  const auto found = addon.processes.find(raw);
+  if (found == addon.processes.end()) return;
+  if (found->second.wait != nullptr) addon.StopAwaiting(info.Env());
+  addon.processes.erase(found);
+}
+
+OpenedProcess* FindProcess(Info info, RawHandle raw) {
+  const auto found = Of(info).processes.find(raw);
+  return found == Of(info).processes.end() ? nullptr : &found->second;
+}
+
 // (pid)
 Napi::Value OpenProcessCall(Info info) {
   Result<FileHandle> opened = OpenProcess(info[0].As<Napi::Number>().Int32Value());
   if (!opened.ok()) return FailureObject(info.Env(), opened.failure());
   const RawHandle raw = opened.value().raw();
+  // As in Registry::Keep.
+  if (OpenedProcess* const stale = FindProcess(info, raw); stale != nullptr) stale->handle.Take();
+  ForgetProcess(info, raw);
   Of(info).processes[raw].handle = std::move(opened.value());
   return Napi::Number::New(info.Env(), static_cast<double>(raw));
 }
 
-OpenedProcess* FindProcess(Info info) {
-  const auto found = Of(info).processes.find(Raw(info, 0));
-  return found == Of(info).processes.end() ? nullptr : &found->second;
-}
-
 // (process, signal)
 Napi::Value SignalProcessCall(Info info) {
-  const OpenedProcess* process = FindProcess(info);
+  const OpenedProcess* process = FindProcess(info, Raw(info, 0));
   if (process == nullptr) return BadHandle(info.Env());
   return DoneValue(info.Env(), SignalProcess(process->handle, info[1].As<Napi::Number>().Int32Value()));
 }
@@ -715,7 +732,7 @@ Napi::Value SignalProcessCall(Info info) {
 Napi::Value AwaitExitCall(Info info) {
   const Napi::Env env = info.Env();
   Addon& addon = Of(info);
-  OpenedProcess* process = FindProcess(info);
+  OpenedProcess* process = FindProcess(info, Raw(info, 0));
   if (process == nullptr) return BadHandle(env);
   if (process->wait != nullptr) return FailureObject(env, Failure{EBUSY, "handle"});
   if (Result<Done> opened = addon.OpenWaker(env); !opened.ok()) return FailureObject(env, opened.failure());
@@ -731,13 +748,7 @@ Napi::Value AwaitExitCall(Info info) {
 }
 
 // (process)
-void CloseProcessCall(Info info) {
-  Addon& addon = Of(info);
-  const auto found = addon.processes.find(Raw(info, 0));
-  if (found == addon.processes.end()) return;
-  if (found->second.wait != nullptr) addon.StopAwaiting(info.Env());
-  addon.processes.erase(found);
-}
+void CloseProcessCall(Info info) { ForgetProcess(info, Raw(info, 0)); }
 
 // (socket, message)
 Napi::Value NotifyCall(Info info) { return DoneValue(info.Env(), Notify(Text(info, 0), Text(info, 1))); }

@@ -86,7 +86,8 @@ export function createProgram(args: readonly string[], outcome: Outcome): Comman
         throw new UsageError(`write -- and the program after the options: ${RUN_USAGE}`);
       if (command.length > after) throw new UsageError(`'${command[0]}' belongs to no option: ${RUN_USAGE}`);
       const { runCommand } = await import("./run.ts");
-      const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR);
+      // Who can't be told, because the disk behind standard error is full, say, is no reason to end.
+      const tell = (line: string) => void print(`gateway-lock: ${plain(line)}`, STDERR).catch(() => {});
       return await runCommand(command, { ...options.gateway, handover: handover === true, tell });
     },
     [

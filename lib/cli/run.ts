@@ -97,14 +97,18 @@ export async function runCommand(command: readonly string[], { tell, ...options 
   }
   try {
     for (let times = 0; ; times++) {
+      // What a program has had is deleted only if that has left nobody behind.
+      const giveUp = async () => (times === 0 ? await gateway.close() : gateway.clearUp());
       if (signals.early.aborted) {
-        // What a program has had is deleted only if that has left nobody behind.
-        if (times === 0) await gateway.close();
-        else gateway.clearUp();
+        await giveUp();
         return endBy(signals.early.reason);
       }
       if (times > 0) tell("the gateway goes on here: the program is started again");
-      const end = await runOnce(command, gateway, { signals, succession, tell });
+      const child = await launch(command, gateway, { signals, succession }).catch(async (error: unknown) => {
+        await giveUp();
+        throw error;
+      });
+      const end = await runOnce(child, gateway, { signals, succession, tell });
       if (end !== "ended for a successor") return await finish(end, gateway, tell);
       if (await succession.isDone(gateway.handedOver)) return EXIT.OK;
     }
@@ -119,26 +123,33 @@ interface Run {
   tell(line: string): void;
 }
 
-async function runOnce(
+/** A program, and what came of it. */
+interface Program {
+  readonly child: ChildProcess;
+  readonly exited: Promise<[number | null, NodeJS.Signals | null]>;
+}
+
+async function launch(
   command: readonly string[],
+  gateway: Gateway,
+  { signals, succession }: Omit<Run, "tell">,
+): Promise<Program> {
+  const child = start(command, gateway);
+  const exited: Program["exited"] = new Promise((resolve) => {
+    child.once("exit", (code, signal) => resolve([code, signal]));
+  });
+  signals.forwardTo(child);
+  succession.begin(child, exited);
+  await once(child, "spawn"); // or its error
+  return { child, exited };
+}
+
+async function runOnce(
+  program: Program,
   gateway: Gateway,
   { signals, succession, tell }: Run,
 ): Promise<End | "ended for a successor"> {
-  let child: ChildProcess;
-  let exited: Promise<[number | null, NodeJS.Signals | null]>;
-  try {
-    child = start(command, gateway);
-    exited = new Promise((resolve) => {
-      child.once("exit", (code, signal) => resolve([code, signal]));
-    });
-    signals.forwardTo(child);
-    succession.begin(child, exited);
-    await once(child, "spawn"); // or its error
-  } catch (error) {
-    await gateway.close();
-    throw error;
-  }
-  const end = await watch(child, exited, gateway, tell);
+  const end = await watch(program, gateway, tell);
   const wasTold = signals.forwardTo(null);
   return succession.hasBegun && !wasTold && !end.isAdopted && !end.isLost ? "ended for a successor" : end;
 }
@@ -146,7 +157,9 @@ async function runOnce(
 async function finish({ code, signal, isAdopted, isLost }: End, gateway: Gateway, tell: Run["tell"]): Promise<number> {
   // What the program has adopted was its own, and ended with it.
   if (!isAdopted && !gateway.clearUp())
-    tell("the program has ended, and a process that it has left behind holds the gateway; see gateway-lock status");
+    tell(
+      "the program has ended, and somebody has the gateway: the next one, or a process that the program has left behind; see gateway-lock status",
+    );
   if (isLost) return 1;
   return signal === null ? (code ?? 1) : endBy(signal);
 }
@@ -267,12 +280,7 @@ interface End {
   readonly isLost: boolean;
 }
 
-async function watch(
-  child: ChildProcess,
-  exited: Promise<[number | null, NodeJS.Signals | null]>,
-  gateway: Gateway,
-  tell: Run["tell"],
-): Promise<End> {
+async function watch({ child, exited }: Program, gateway: Gateway, tell: Run["tell"]): Promise<End> {
   // A program that has become another user's can't be signalled.
   child.on("error", (error) => tell(`the program (pid ${child.pid}) can't be told: ${error.message}`));
   let isAdopted = false;

@@ -68,6 +68,8 @@ export async function print(text: string, output: Output = STDOUT): Promise<void
   const stream = output === STDOUT ? process.stdout : process.stderr;
   await new Promise<void>((resolve, reject) => {
     const finish = (error?: Error | null) => {
+      // Not before an error has been emitted, which comes after write()'s own callback and would end the process.
+      setImmediate(() => stream.off("error", finish));
       if (error && codeOf(error) !== "EPIPE") reject(error);
       else resolve();
     };

@@ -4,7 +4,7 @@ import { lstatSync, unlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { printable, reasonOf, systemError } from "../errors.ts";
 import type { Descriptors } from "../inheritance.ts";
-import { callAt, onAbort } from "../lock/wait.ts";
+import { callAt, orAborted } from "../lock/wait.ts";
 import { isFailure, native } from "../native.ts";
 import { packageVersion } from "../version.ts";
 import { Channel, EndOfChannel } from "./channel.ts";
@@ -32,6 +32,8 @@ export interface Estate {
   unanswered(): readonly string[];
   /** Why the process `pid` can't be a successor, or `null`. */
   refuse(pid: number): Promise<string | null>;
+  /** What quiesce() waits for before that. */
+  obstacle(): string | null;
   /** Accepts nobody any more, and answers what is under way. */
   quiesce(signal: AbortSignal): Promise<void>;
   /** The application's last words. */
@@ -161,9 +163,10 @@ export class Offer {
 
   async #receive(channel: Channel): Promise<void> {
     try {
-      const refusal = await this.#examine(channel);
+      const { user, pid } = channel.peer;
+      const refusal = await this.#examine(channel, user, pid);
       if (refusal !== null) return channel.send(refusal);
-      await this.#handOver(channel, channel.peer.pid);
+      await this.#handOver(channel, pid);
     } catch (error) {
       // Nothing has happened yet. Whoever is still there is not to take this end for a death.
       trySend(channel, {
@@ -177,9 +180,8 @@ export class Offer {
   }
 
   /** Only what this user may do anyway is done for anybody; and only for who will understand the rest. */
-  async #examine(channel: Channel): Promise<Broken | null> {
+  async #examine(channel: Channel, user: number, pid: number): Promise<Broken | null> {
     const refuse = (reason: string, busy = false): Broken => ({ type: "refused", reason, busy });
-    const { user, pid } = channel.peer;
     const own = process.geteuid?.();
     if (user !== own) return refuse(`the successor runs as user ${user}, and the owner as user ${own}`);
     const limits = { deadline: performance.now() + HELLO_LIMIT, signal: this.#closing.signal };
@@ -247,7 +249,8 @@ export class Offer {
       trySend(channel, { type: "progress", requests: estate.unanswered().length });
     }, PROGRESS_INTERVAL);
     const stopTimer = callAt(performance.now() + DRAIN_LIMIT, () => {
-      end.abort(new BrokenOff(`${describeUnanswered(estate.unanswered())} after ${DRAIN_LIMIT / 1000} s`));
+      const overdue = estate.obstacle() ?? describeUnanswered(estate.unanswered());
+      end.abort(new BrokenOff(`${overdue} after ${DRAIN_LIMIT / 1000} s`));
     });
     try {
       await estate.quiesce(signal);
@@ -353,21 +356,14 @@ function isThere(baton: number): boolean {
 
 /** @throws BrokenOff; `signal.reason`; what `promise` rejects with */
 async function within(limit: number, promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  let stop = () => {};
-  const end = new Promise<never>((_, reject) => {
-    const error = new BrokenOff(`its onHandover has not resolved within ${limit / 1000} s`);
-    const stopTimer = callAt(performance.now() + limit, () => reject(error));
-    // It may be waiting for the gateway to be closed, which waits for this.
-    const stopListening = onAbort(signal, () => reject(signal.reason));
-    stop = () => {
-      stopTimer();
-      stopListening();
-    };
+  const late = new AbortController(); // beside `signal`: it may be waiting for the gateway to be closed, which waits for this
+  const stopTimer = callAt(performance.now() + limit, () => {
+    late.abort(new BrokenOff(`its onHandover has not resolved within ${limit / 1000} s`));
   });
   try {
-    await Promise.race([promise, end]);
+    await orAborted(AbortSignal.any([signal, late.signal]), promise);
   } finally {
-    stop();
+    stopTimer();
   }
 }
 

@@ -27,6 +27,8 @@ export const SILENCE = 5000;
 /** How long requests may take that are under way, and then the application's own last words. ms */
 export const DRAIN_LIMIT = 10_000;
 export const HOOK_LIMIT = 10_000;
+/** How long a successor listens to an owner that only says that it is busy: longer than one of ours ever is. ms */
+export const BUSY_LIMIT: number = SILENCE + DRAIN_LIMIT + HOOK_LIMIT;
 /** How long a contender may take to say hello, and a successor to check what it was given. ms */
 export const HELLO_LIMIT = 2000;
 export const CHECK_LIMIT = 5000;

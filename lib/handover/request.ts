@@ -6,7 +6,7 @@ import type { InheritedLocks } from "../lock/file-lock.ts";
 import { native } from "../native.ts";
 import { packageVersion } from "../version.ts";
 import { Channel, closeAll, EndOfChannel } from "./channel.ts";
-import { type Kind, NoOffer, PROTOCOL, RELEASE_LIMIT, SILENCE, socketPathOf } from "./protocol.ts";
+import { BUSY_LIMIT, type Kind, NoOffer, PROTOCOL, RELEASE_LIMIT, SILENCE, socketPathOf } from "./protocol.ts";
 import { tellStep } from "./steps.ts";
 
 type Given = readonly [fd: number, kind: Kind];
@@ -14,13 +14,15 @@ type Given = readonly [fd: number, kind: Kind];
 /** Everything that the owner has given. It still is the owner's, until `take`. */
 export class Bequest implements InheritedLocks {
   readonly #channel: Channel;
+  readonly #peer: number;
   readonly #descriptors: readonly Given[];
   readonly #baton: number;
   readonly #used = new Set<number>();
   #isConfirmed = false;
 
-  constructor(channel: Channel, descriptors: readonly Given[]) {
+  constructor(channel: Channel, peer: number, descriptors: readonly Given[]) {
     this.#channel = channel;
+    this.#peer = peer;
     this.#descriptors = descriptors;
     this.#baton = this.#of("baton")[0] as number;
   }
@@ -48,7 +50,7 @@ export class Bequest implements InheritedLocks {
    * @throws NoOffer: the owner goes on, or says nothing
    */
   async take(): Promise<void> {
-    const { peer } = this;
+    const peer = this.#peer;
     tellStep({ role: "successor", step: "checked", peer });
     if (native().takeBaton(this.#baton) !== true) throw await this.#whyNot();
     tellStep({ role: "successor", step: "taken", peer });
@@ -56,7 +58,7 @@ export class Bequest implements InheritedLocks {
 
   /** Says that the record is ours. */
   confirm(): void {
-    const { peer } = this;
+    const peer = this.#peer;
     this.#isConfirmed = true;
     tellStep({ role: "successor", step: "published", peer });
     const unused = this.locks.flatMap((fd, index) => (this.#used.has(fd) ? [] : index));
@@ -71,7 +73,7 @@ export class Bequest implements InheritedLocks {
 
   /** Resolves when the predecessor has let go; not later than after RELEASE_LIMIT. */
   async released(): Promise<void> {
-    const { peer } = this;
+    const peer = this.#peer;
     try {
       await this.#channel.expect({ deadline: performance.now() + RELEASE_LIMIT, signal: null });
     } catch (error) {
@@ -95,10 +97,6 @@ export class Bequest implements InheritedLocks {
       // It is gone.
     }
     this.#channel.close();
-  }
-
-  get peer(): number {
-    return this.#channel.peer.pid;
   }
 
   /** The owner has taken the baton back. */
@@ -130,6 +128,7 @@ export class Bequest implements InheritedLocks {
 export async function requestHandover(stateLockPath: string, signal: AbortSignal | null): Promise<Bequest | null> {
   const channel = connect(socketPathOf(stateLockPath));
   const received: Given[] = [];
+  const end = performance.now() + BUSY_LIMIT;
   let isGiven = false;
   try {
     requireOwnUser(channel);
@@ -137,6 +136,7 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
     tellStep({ role: "successor", step: "connected", peer });
     channel.send({ type: "hello", protocol: PROTOCOL, version: packageVersion() });
     for (;;) {
+      if (performance.now() >= end) throw new NoOffer(`it has given nothing after ${BUSY_LIMIT / 1000} s`);
       const { message, descriptors } = await channel.receive({ deadline: performance.now() + SILENCE, signal });
       if (message.type === "refused") throw new NoOffer(message.reason, { passes: message.busy === true });
       if (message.type === "broken") throw new NoOffer(message.reason, { passes: message.busy === true });
@@ -151,7 +151,7 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
         if (message.more) continue;
         tellStep({ role: "successor", step: "received", peer });
         isGiven = true;
-        return new Bequest(channel, received);
+        return new Bequest(channel, peer, received);
       } else {
         closeAll(descriptors);
         throw new NoOffer("it says what it should not");
@@ -160,10 +160,10 @@ export async function requestHandover(stateLockPath: string, signal: AbortSignal
   } catch (error) {
     closeAll(received.map(([fd]) => fd));
     if (signal?.aborted) throw signal.reason;
-    const end = error instanceof EndOfChannel ? await lastWords(channel) : error;
+    const reason = error instanceof EndOfChannel ? await lastWords(channel) : error;
     // Without all of it, the end of the owner is the end of the handover, and of its locks.
-    if (end === null) return null;
-    throw end instanceof NoOffer ? end : new NoOffer(reasonOf(end), { cause: end });
+    if (reason === null) return null;
+    throw reason instanceof NoOffer ? reason : new NoOffer(reasonOf(reason), { cause: reason });
   } finally {
     if (!isGiven) channel.close();
   }

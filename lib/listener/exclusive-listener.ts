@@ -9,7 +9,7 @@ import { invalidType } from "../options.ts";
 import { canonical, type Target } from "./addresses.ts";
 import { Serving, turnAway } from "./hand-off.ts";
 import { findPortOwner } from "./port-owner.ts";
-import { leaveThreshold } from "./tcp-handle.ts";
+import { keepHandle, leaveThreshold } from "./tcp-handle.ts";
 
 /**
  * One address of a claim. `guard` serves nobody and keeps rivals off; `reserved` is one of the ports that are claimed beside the main
@@ -253,14 +253,16 @@ export class ExclusiveListener {
 
   /** @internal Accepts nobody any more, so that clients wait in the kernel's queue. `resume()` goes back. */
   pause(): void {
-    const serving = this.#current;
-    if (serving?.stopped === false) {
+    const serving = this.#current?.stopped === false ? this.#current : null;
+    if (serving !== null) {
       this.#paused = { serving, onStop: this.#onStop };
       serving.pause();
     }
     for (const door of this.#doors) {
+      if (serving === null && door.refuser === null) continue;
       door.refuser?.close();
       door.refuser = null;
+      keepHandle(door.socket);
     }
   }
 

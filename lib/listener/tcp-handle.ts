@@ -60,6 +60,16 @@ function openHandle(socket: BoundSocket): TcpHandle {
   }
 }
 
+/** Has the next handle made beforehand: one that was just closed may be the last that could be had. */
+export function keepHandle(socket: BoundSocket): void {
+  const threshold = thresholdOf(socket);
+  try {
+    threshold.parked ??= openHandle(socket);
+  } catch {
+    // Whoever wants it will be told.
+  }
+}
+
 /**
  * Windows: who came for a server that was closed before it could be told, or for none.
  *
@@ -68,7 +78,7 @@ function openHandle(socket: BoundSocket): TcpHandle {
  * listened stays open until the socket is closed; it keeps the clients who come in between, and the next server gets both.
  */
 interface Threshold {
-  /** Listens, for no server. */
+  /** For the next server. Where handles accept in advance, it listens. */
   parked: TcpHandle | null;
   readonly clients: TcpHandle[];
   closed: boolean;

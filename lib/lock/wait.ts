@@ -126,6 +126,20 @@ export function onAbort(signal: AbortSignal | null, callback: () => void): () =>
   };
 }
 
+/** @throws `signal.reason` as soon as it aborts, or if it has already; what `promise` rejects with */
+export async function orAborted(signal: AbortSignal, promise: unknown): Promise<void> {
+  let stopListening = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    else stopListening = onAbort(signal, () => reject(signal.reason));
+  });
+  try {
+    await Promise.race([promise, aborted]);
+  } finally {
+    stopListening();
+  }
+}
+
 function listenTo(signal: AbortSignal): Waiters {
   const callbacks = new Set<() => void>();
   const listener = addAbortListener(signal, () => {

@@ -1,6 +1,7 @@
 // `gateway-lock run --handover`: one takes over from another, whose program is ended for it, and clients wait in between.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
 import { readOwner } from "../../lib/lock/record.ts";
@@ -9,9 +10,10 @@ import { CLI } from "../support/commands.ts";
 import { lockFilesIn } from "../support/gateways.ts";
 import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
-import { until } from "../support/waits.ts";
+import { hasPrlimit, until } from "../support/waits.ts";
 
 const it = itWhere(isLinux && hasPython, "needs python3 on Linux");
+const itWithPrlimit = itWhere(isLinux && hasPrlimit, "needs prlimit(1)");
 
 interface Claim {
   readonly stateDir: string;
@@ -166,6 +168,38 @@ it("leaves nothing when it is told to end in the middle of one", async () => {
   expect(lockFilesIn(claim.stateDir)).toEqual([]);
 });
 
+it("is no matter of what can be told: standard error may be full", async () => {
+  const claim = await aClaim();
+  const { stateDir, port } = claim;
+  const args = [CLI, "run", "--state-dir", stateDir, "--port", String(port), "--handover", "--", ...graceful];
+  const muted = ["-c", 'exec "$@" 2>/dev/full', "sh", process.execPath, ...args];
+  const first = new TestProcess("/bin/sh", muted);
+  await first.next("serving");
+  const second = run(claim, graceful);
+  await second.next("serving");
+  expect(await first.exited).toEqual({ code: 0, signal: null });
+});
+
+it("tells a terminal as often as there is something to tell, and nothing else", async () => {
+  const claim = await aClaim();
+  const { stateDir, port } = claim;
+  const args = [CLI, "run", "--state-dir", stateDir, "--port", String(port), "--handover", "--", ...graceful];
+  const terminal = new TestProcess("python3", [fixturePath("terminal.py"), process.execPath, ...args]);
+  await terminal.next("serving");
+  const told: string[] = [];
+  for (let time = 1; time <= 6; time++) {
+    const successor = startFixture("handover-gateway.mjs", { options: claim, stopAt: "successor received" });
+    for (;;) {
+      const { event, text } = await terminal.next("text", "serving");
+      if (event === "serving") break;
+      told.push(text);
+    }
+    await successor.exited;
+  }
+  expect(told.filter((line) => line.startsWith("gateway-lock: "))).toHaveLength(12);
+  expect(told.filter((line) => /listeners|memory/.test(line))).toEqual([]);
+});
+
 it("of one without --handover is refused", async () => {
   const claim = await aClaim();
   await run(claim, python, []).next("serving");
@@ -189,4 +223,22 @@ it("goes on when the program does not end, and ends with it when it does", async
   process.kill(pid, "SIGKILL");
   const { pid: next } = await runner.next("serving");
   expect(next).not.toBe(pid);
+});
+
+itWithPrlimit("leaves nothing when its program can't be started again", async () => {
+  const claim = await aClaim();
+  const runner = run(claim, stubborn);
+  const { pid } = await runner.next("serving");
+  await until(() => ownerOf(claim).record?.pid === pid);
+  const successor = startFixture("handover-gateway.mjs", { options: claim, stopAt: "successor draining" });
+  await successor.exited;
+  // All numbers up to those of the locks are in use, until the claim is given up.
+  const open = readdirSync(`/proc/${runner.pid}/fd`).filter((fd) =>
+    readlinkSync(`/proc/${runner.pid}/fd/${fd}`).endsWith(".lock"),
+  );
+  execFileSync("prlimit", ["--pid", String(runner.pid), `--nofile=${Math.max(...open.map(Number)) + 1}:`]);
+  process.kill(pid, "SIGKILL");
+  expect(await runner.exited).toEqual({ code: 1, signal: null });
+  expect(runner.stderr).toContain("EMFILE");
+  expect(lockFilesIn(claim.stateDir)).toEqual([]);
 });

@@ -252,7 +252,7 @@ describe("SIGKILL of the command", () => {
       process.kill(pid, "SIGKILL");
     });
     expect((await wrapper.exited).code).toBe(0);
-    expect(wrapper.stderr).toContain("holds the gateway");
+    expect(wrapper.stderr).toContain("the next one, or a process that the program has left behind");
     expect(ownerOf(claim).holders).toEqual([pid]);
     expect((await refusalOf(claim)).retryable).toBe(true);
   });

@@ -17,7 +17,7 @@ import { expectNothingLeft, lockFilesIn, refusalOf } from "../support/gateways.t
 import { aborted, acquire, heirs, reached } from "../support/handovers.ts";
 import { bodyOf, Rival, stop, until } from "../support/listener-tools.ts";
 import { flockCommandGets } from "../support/locks.ts";
-import { startFixture, TestProcess } from "../support/processes.ts";
+import { fixturePath, startFixture, TestProcess } from "../support/processes.ts";
 import { freePort, openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 
 const it = itWhere(isLinux && hasFlockCommand, "needs procfs and flock(1)");
@@ -437,6 +437,45 @@ describe("a handover that comes to nothing", () => {
     const successor = await acquire(options);
     expect(words).toEqual(["last words", "go on", "last words"]);
     await served(successor, "new");
+    expect(await bodyOf(options.port)).toBe("new");
+  });
+
+  it("while there are no descriptors left, leaves an owner that serves on", async () => {
+    const options = await heirs({ host: ["127.0.0.1", "127.0.0.2"] });
+    const argument = JSON.stringify({ options: { ...options, handover: undefined }, hook: "exhaust" });
+    const command = ["-c", 'ulimit -n 100 && exec "$@"', "sh", process.execPath];
+    const old = new TestProcess("/bin/sh", [...command, fixturePath("handover-gateway.mjs"), argument]);
+    await old.next("acquired");
+    expect((await refusalOf(options)).message).toMatch(/: its onHandover has failed: EMFILE/);
+    await old.next("owner resumed");
+    old.send("free");
+    for (const host of options.host as string[]) expect(await bodyOf(options.port, host)).toBe(String(old.pid));
+  });
+
+  it("because onDrain throws, says so, and the owner serves on", async () => {
+    const options = await heirs();
+    const onDrain = () => {
+      throw new Error("a client is dear to it");
+    };
+    const old = await acquire({ ...options, handover: { onDrain } });
+    await served(old, "old");
+    expect((await refusalOf(options)).message).toBe(
+      "the running gateway did not hand over: its onDrain has failed: a client is dear to it",
+    );
+    expect(await bodyOf(options.port)).toBe("old");
+  });
+
+  it("keeps nobody from closing the gateway, though its server never says that it listens", async () => {
+    const options = await heirs({ timeout: 10_000 });
+    const old = await acquire(options);
+    const server = Object.assign(serving("old"), { listen: () => server });
+    const listening = old.listen(server).catch((error: unknown) => error);
+    const asked = reached("owner", "asked");
+    const successor = acquire(options);
+    await asked;
+    await old.close();
+    expect(await listening).toMatchObject({ code: "HANDOFF_FAILED" });
+    await served(await successor, "new");
     expect(await bodyOf(options.port)).toBe("new");
   });
 

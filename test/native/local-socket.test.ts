@@ -866,3 +866,16 @@ it("gives each baton to one of four processes", async () => {
   }
   for (const baton of batons) expect(native().takeBaton(baton)).toBe(false);
 });
+
+it("forgets a socket whose number another one has, because somebody has closed it behind our back", () => {
+  const directory = temporaryDirectory();
+  const lost = native().listenLocal(join(directory, "lost")) as number;
+  expect(native().awaitSocket(lost, () => {})).toBeUndefined();
+  closeSync(lost);
+  const socket = native().listenLocal(join(directory, "socket")) as number;
+  expect(socket).toBe(lost);
+  expect(readdirSync(directory)).toEqual(["socket"]);
+  expect(native().awaitSocket(socket, () => {})).toBeUndefined();
+  native().closeSocket(socket);
+  expect(readdirSync(directory)).toEqual([]);
+});

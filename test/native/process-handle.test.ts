@@ -1,7 +1,7 @@
 // Proves that a handle means one process for ever, tells of its end once, and leaves nothing behind.
 
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { closeSync, readdirSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { Worker } from "node:worker_threads";
 import { beforeAll, expect, onTestFinished } from "vitest";
@@ -261,4 +261,13 @@ it("goes with its worker, however that one ends, also when the process ends in t
     for (const how of ["terminate", "exit", "together"] as const) await start(how);
   }
   await until(() => openDescriptors() <= descriptors && threadsOf() <= threads);
+});
+
+it("is another one's when its number is, because somebody has closed it behind our back", () => {
+  const lost = native().openProcess(process.pid) as number;
+  closeSync(lost);
+  const handle = native().openProcess(process.pid) as number;
+  onTestFinished(() => native().closeProcess(handle));
+  expect(handle).toBe(lost);
+  expect(native().signalProcess(handle, 0)).toBeUndefined();
 });
