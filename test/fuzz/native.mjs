@@ -2,12 +2,12 @@
 // before it makes it, so that a crash has a name. { seed, calls, sequences, log }; run in namespaces of its own, where no number is anybody else's pid.
 
 import assert from "node:assert/strict";
-import { closeSync, fstatSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { setImmediate as turn } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { inspect } from "node:util";
 import { Worker } from "node:worker_threads";
 import fc from "fast-check";
@@ -19,21 +19,36 @@ const functions = Object.keys(native).filter((name) => typeof native[name] === "
 const directory = mkdtempSync(join(tmpdir(), "gateway-lock-fuzz-"));
 process.chdir(directory);
 const journal = openSync(log, "w");
+const PATIENCE = 5000; // ms; only reached when something is wrong
 
 /** Relative, so that nothing outside is met. */
 const path = fc.oneof(
   fc.constantFrom("a", "b", "c/d", "", ".", "x\0y", "n".repeat(300), "p/".repeat(3000)),
   fc.string({ unit: "binary", maxLength: 20 }).map((text) => text.replaceAll(/^\/+|\.\./g, "")),
 );
+// Made where they are used: fast-check looks at what it makes.
+const [HOSTILE, DETACHED] = [Symbol("hostile"), Symbol("detached")];
+const made = (value) => (value === HOSTILE ? hostile() : value === DETACHED ? detached() : value);
 const anything = fc.oneof(
-  fc.anything({ withBigInt: true, withDate: true, withSparseArray: true, withTypedArray: true, withNullPrototype: true }),
+  fc.anything({
+    withBigInt: true,
+    withDate: true,
+    withSparseArray: true,
+    withTypedArray: true,
+    withNullPrototype: true,
+  }),
   path,
   fc.constantFrom(
     ...[undefined, null, Symbol("s"), () => {}, -0, Number.NaN, Infinity, 2 ** 31, 2 ** 32 + 3, -(2 ** 53), 1e300, 0.5],
-    ...[new Int32Array(3), new Uint8Array(5), new Float64Array(2), new DataView(new ArrayBuffer(3)), new ArrayBuffer(0)],
+    ...[
+      new Int32Array(3),
+      new Uint8Array(5),
+      new Float64Array(2),
+      new DataView(new ArrayBuffer(3)),
+      new ArrayBuffer(0),
+    ],
   ),
-  fc.constant(null).map(() => detached()),
-  fc.constant(null).map(() => hostile()),
+  fc.constantFrom(HOSTILE, DETACHED),
 );
 
 function detached() {
@@ -54,17 +69,28 @@ function hostile() {
 }
 
 const integer = fc.oneof(fc.integer({ min: -3, max: 60 }), fc.integer(), fc.constantFrom(2 ** 31 - 1, -(2 ** 31)));
-/** What each letter of a signature in native/binding.cc stands for: right types, and values that mean nothing. */
-const fitting = fc.oneof(
-  path,
-  integer,
-  fc.boolean(),
-  fc.constant(() => {}),
-  fc.uint8Array({ maxLength: 100 }),
-  fc.int32Array({ maxLength: 5 }),
-  fc.array(path, { maxLength: 3 }),
-  fc.array(integer, { maxLength: 5 }),
+/** By the letters of the signatures in native/binding.cc: right types, and values that mean nothing. */
+const FITTING = {
+  s: fc.oneof(path, fc.constantFrom("127.0.0.1", "::1", "0.0.0.0", "listening", "bound")),
+  b: fc.boolean(),
+  f: fc.constant(() => {}),
+  h: fc.oneof(
+    integer,
+    fc.nat().map((index) => ({ index })),
+  ),
+  n: integer,
+  p: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 65535 })),
+  u: fc.uint8Array({ maxLength: 100 }),
+  i: fc.int32Array({ maxLength: 5 }),
+  S: fc.array(path, { maxLength: 3 }),
+  N: fc.array(integer, { maxLength: 5 }),
+  H: fc.array(integer, { maxLength: 5 }),
+};
+const source = readFileSync(join(root, "native/binding.cc"), "utf8");
+const signatures = new Map(
+  [...source.matchAll(/Expose<\w+>\(exports, "(\w+)", "(\w*)"\)/g)].map(([, name, takes]) => [name, takes]),
 );
+assert.deepEqual([...signatures.keys()].sort(), [...functions].sort());
 
 const canaries = ["one", "two", "three"].map((name) => openSync(join(directory, name), "w"));
 const inodes = canaries.map((fd) => fstatSync(fd).ino);
@@ -105,26 +131,37 @@ function shown(args) {
 
 const CLOSERS = ["closeDuplicate", "closeSocket", "closeProcess", "cancelWait", "releaseLock", "closeFile"];
 
-/** Everything is given back by its number, whatever it is. */
-async function closeAll() {
+/** A handle by its place among those that were given, some of which are no more. */
+function resolved(value) {
+  const known = [...handles];
+  return typeof value === "object" && value !== null && "index" in value
+    ? (known[value.index % known.length] ?? 0)
+    : value;
+}
+
+/** Everything is given back by its number, whatever it is. Files that somebody waited for come back when the wait has ended. */
+function closeAll() {
   for (const handle of handles) {
     for (const name of CLOSERS) native[name](...(name === "releaseLock" ? [handle, true] : [handle]));
   }
-  for (let i = 0; i < 5; i++) await turn();
-  // Waits that were cancelled have given their files back.
-  for (const handle of handles) native.closeFile(handle);
-  handles.clear();
 }
 
-async function mustBeUnharmed(before, limit = performance.now() + 5000) {
-  await closeAll();
+const possessions = () => ({ descriptors: descriptors(), threads: threads() });
+
+async function mustBeUnharmed(before) {
+  const limit = performance.now() + PATIENCE;
+  let after;
+  do {
+    closeAll();
+    await turn();
+    after = possessions();
+  } while ((after.descriptors > before.descriptors || after.threads > before.threads) && performance.now() < limit);
+  const what = JSON.stringify({ before, after });
+  assert.ok(after.descriptors <= before.descriptors && after.threads <= before.threads, `something is left: ${what}`);
+  handles.clear();
   canaries.forEach((fd, index) => {
     assert.equal(fstatSync(fd).ino, inodes[index], "a descriptor that is not the addon's was closed");
   });
-  while ((descriptors() > before.descriptors || threads() > before.threads) && performance.now() < limit) await turn();
-  const after = { descriptors: descriptors(), threads: threads() };
-  assert.ok(after.descriptors <= before.descriptors, `${JSON.stringify({ before, after })}`);
-  assert.ok(after.threads <= before.threads, `${JSON.stringify({ before, after })}`);
 }
 
 // The first wait, watch and worker start what stays.
@@ -132,32 +169,34 @@ const warm = native.tryLockFile("a", false, false);
 native.awaitSocket(native.listenLocal("warm.sock"), () => {});
 await new Promise((resolve) => new Worker("", { eval: true }).once("exit", resolve));
 handles.add(warm);
-for (let fd = 0; fd < 64; fd++) handles.add(fd);
-for (const fd of canaries) handles.delete(fd);
-await closeAll();
-const before = { descriptors: descriptors(), threads: threads() };
+for (let fd = 0; fd < 64; fd++) if (!canaries.includes(fd)) handles.add(fd);
+await mustBeUnharmed({ descriptors: Infinity, threads: Infinity });
+const before = possessions();
 const oneOf = fc.constantFrom(...functions);
 const parameters = { seed, endOnFailure: true };
 
 try {
-  const batch = fc.array(fc.tuple(oneOf, fc.array(anything, { maxLength: 6 })), { minLength: 50, maxLength: 50, size: "max" });
+  const batch = fc.array(fc.tuple(oneOf, fc.array(anything, { maxLength: 6 })), {
+    minLength: 50,
+    maxLength: 50,
+    size: "max",
+  });
   await fc.assert(
     fc.asyncProperty(batch, async (list) => {
-      for (const [name, args] of list) call(name, args);
+      for (const [name, args] of list) call(name, args.map(made));
       await mustBeUnharmed(before);
     }),
     { ...parameters, numRuns: Math.ceil(calls / 50) },
   );
   const ofWrong = { ...outcomes };
-  const step = fc.tuple(oneOf, fc.array(fitting, { maxLength: 5 }), fc.nat(), fc.boolean());
+  const step = oneOf.chain((name) =>
+    fc.tuple(fc.constant(name), fc.tuple(...[...signatures.get(name)].map((letter) => FITTING[letter])), fc.boolean()),
+  );
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 60, size: "max" }), async (list) => {
-      for (const [name, args, index, reuse] of list) {
-        const known = [...handles];
-        // Most functions begin with a handle: one that was given, or is no more.
-        if (reuse && known.length > 0) args[0] = known[index % known.length];
-        call(name, fitted(name, args));
-        if (index % 7 === 0) await turn();
+      for (const [name, args, waits] of list) {
+        call(name, args.map(resolved));
+        if (waits) await turn();
       }
       await mustBeUnharmed(before);
     }),
@@ -170,19 +209,3 @@ try {
   rmSync(directory, { recursive: true, force: true });
 }
 process.exit(0);
-
-/** Of the values, those that the function takes in their order: it says itself what it does not. */
-function fitted(name, args) {
-  const list = [...args];
-  for (let i = 0; i < 12; i++) {
-    const wrong = wrongArgument(name, list);
-    if (wrong === null) break;
-    const type = TYPES[i % TYPES.length];
-    list[wrong] = type;
-  }
-  return list;
-}
-
-function wrongArgument() {
-  return null;
-}
