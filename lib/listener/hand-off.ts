@@ -199,11 +199,12 @@ async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, ba
         server.off("listening", settle);
         error === undefined ? resolve() : reject(error);
       };
-      // A server that is closed in the same tick never says that it listens.
+      // A server that is closed in the same tick never says that it listens. Where listen(2) has failed, Node closes the handle too, and says why in the
+      // next tick: to a server that nobody heeds any more, that would be the end of the process.
       handle.close = (callback) => {
         handle.close = close;
         handle.close(callback);
-        settle(new Error(CLOSED_MEANWHILE));
+        setImmediate(() => settle(new Error(CLOSED_MEANWHILE)));
       };
       server.once("error", settle);
       server.once("listening", settle);
@@ -217,7 +218,7 @@ async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, ba
     close();
     throw handOffFailed(reasonOf(cause), { cause });
   }
-  const bound = server.address();
+  const bound = addressOf(server);
   const there = typeof bound === "object" && bound !== null ? bound : null;
   // A runtime that takes no handles may listen on a port of its own choice, and say nothing (Bun 1.4).
   if (there?.port === socket.port && withoutZone(there.address) === withoutZone(socket.address)) {
@@ -229,6 +230,15 @@ async function listen(server: Server, handle: TcpHandle, socket: BoundSocket, ba
   close();
   const where = there === null ? `${bound}` : `${there.address} port ${there.port}`;
   throw handOffFailed(`this runtime listens on ${where} instead of ${socket.address} port ${socket.port}`);
+}
+
+/** @throws GatewayLockError `HANDOFF_FAILED` where the system does not say */
+function addressOf(server: Server): ReturnType<Server["address"]> {
+  try {
+    return server.address();
+  } catch (cause) {
+    throw handOffFailed(reasonOf(cause), { cause });
+  }
 }
 
 function withoutZone(address: string): string | undefined {

@@ -228,7 +228,12 @@ Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t s
   if (written == -1) return Failure{errno, "pwrite"};
   // A regular file takes less than it was offered only when the space ends there (pwrite(2)).
   if (static_cast<std::size_t>(written) != size) return Failure{ENOSPC, "pwrite"};
-  if (cut && ftruncate(Fd(file), static_cast<off_t>(size)) == -1) return Failure{errno, "ftruncate"};
+  if (!cut) return Done{};
+  int result;
+  do {
+    result = ftruncate(Fd(file), static_cast<off_t>(size));
+  } while (result == -1 && errno == EINTR);
+  if (result == -1) return Failure{errno, "ftruncate"};
   return Done{};
 }
 

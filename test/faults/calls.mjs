@@ -3,7 +3,7 @@
 /** By call: errno names. What only a caller's own mistake brings (EBADF, EFAULT, ENOTSOCK, …) is not among them. */
 export const CALLS = {
   openat: ["EACCES", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EROFS", "ELOOP", "ENOENT", "EIO", "ENOMEM", "EINTR"],
-  flock: ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EINTR", "EIO", "EWOULDBLOCK"],
+  flock: ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EINTR", "EIO", "EAGAIN"],
   newfstatat: ["EACCES", "EIO", "ENOENT", "ENOMEM", "ELOOP"],
   fstat: ["EIO", "ENOMEM"],
   stat: ["EACCES", "EIO", "ENOENT"],

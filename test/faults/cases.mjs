@@ -13,8 +13,13 @@ export function casesOf(path, calls) {
     const count = (seen.get(shape) ?? 0) + 1;
     seen.set(shape, count);
     if (count > (line.includes("/proc") ? 1 : ALIKE)) return [];
-    return CALLS[name].map((errno) => ({ path, name, nth, errno, shape, line }));
+    return errnosOf(name, line).map((errno) => ({ path, name, nth, errno, shape, line }));
   });
+}
+
+/** Of what is open already, nothing is missing. */
+function errnosOf(name, line) {
+  return line.includes("AT_EMPTY_PATH") ? CALLS.fstat : CALLS[name];
 }
 
 /** The call, its file and its flags, without what differs from walk to walk. */

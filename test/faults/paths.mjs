@@ -62,6 +62,7 @@ function mustOwn({ values: { gateway } }) {
 }
 
 const acquired = {
+  kind: "taking",
   before: prepare,
   act: acquire,
   check: (context, { outcome }) => outcome === "ok" && mustOwn(context),
@@ -96,10 +97,12 @@ export const PATHS = {
   },
   "a gateway with two hosts and reserved ports is acquired": {
     ...acquired,
+    kind: "taking both",
     act: (context) => acquire(context, { host: "localhost", reserve: [context.port + 1] }),
   },
   "a gateway serves and is ready": {
     ...acquired,
+    kind: "serving",
     async before(context) {
       prepare(context);
       await acquire(context);
@@ -112,6 +115,7 @@ export const PATHS = {
   },
   "a gateway's record is changed": {
     ...acquired,
+    kind: "updating",
     async before(context) {
       prepare(context);
       await acquire(context);
@@ -124,6 +128,7 @@ export const PATHS = {
   },
   "a deleted lock file is restored": {
     ...acquired,
+    kind: "restoring",
     async before(context) {
       prepare(context);
       await acquire(context);
@@ -133,6 +138,7 @@ export const PATHS = {
   },
   "a gateway is closed": {
     ...acquired,
+    kind: "ending",
     async before(context) {
       prepare(context);
       await acquire(context);
@@ -143,12 +149,14 @@ export const PATHS = {
     after: close,
   },
   "a gateway is refused": {
+    kind: "refused",
     before: prepare,
     act: (context) => acquire({ ...context, ...context.owner }, { locks: [] }),
     check: (_, { outcome }) => assert.notEqual(outcome, "ok", "two owners"),
     needsOwner: true,
   },
   "a gateway is looked at": {
+    kind: "looking",
     act: async ({ owner, values }) => {
       values.report = await inspectGateway(optionsOf(owner));
     },
@@ -158,6 +166,7 @@ export const PATHS = {
     needsOwner: true,
   },
   "an owner's record is read": {
+    kind: "looking",
     act: ({ owner, values }) => {
       values.reading = readOwner(join(owner.stateDir, "locks", "gateway.state.lock"));
     },
@@ -167,6 +176,7 @@ export const PATHS = {
     needsOwner: true,
   },
   "a lock file is locked and given back": {
+    kind: "locking",
     before: prepare,
     act(context) {
       context.values.lock = tryLockFile(join(context.stateDir, "plain.lock"), { remove: true });
@@ -176,6 +186,7 @@ export const PATHS = {
     filesLeft: filesBelow,
   },
   "a lock file is waited for": {
+    kind: "waiting",
     before(context) {
       prepare(context);
       context.values.held = tryLockFile(join(context.stateDir, "plain.lock"), { remove: true });
@@ -197,6 +208,7 @@ export const PATHS = {
     filesLeft: filesBelow,
   },
   "a wait is cancelled": {
+    kind: "cancelling",
     before(context) {
       prepare(context);
       context.values.held = tryLockFile(join(context.stateDir, "plain.lock"), { remove: true });
@@ -206,6 +218,7 @@ export const PATHS = {
     filesLeft: filesBelow,
   },
   "ports are bound": {
+    kind: "binding",
     act({ port, values }) {
       values.listener = bindExclusive({ host: "localhost", port, backlog: 10 });
     },
@@ -216,6 +229,7 @@ export const PATHS = {
     after: ({ values: { listener } }) => listener?.close(),
   },
   "a gateway is taken over": {
+    kind: "taking over",
     before: prepare,
     act: (context) => acquire({ ...context, ...context.owner, values: context.values }, { handover: true, locks: [] }),
     check: (context, { outcome }) => outcome === "ok" && mustOwn({ ...context, ...context.owner }),
@@ -223,6 +237,8 @@ export const PATHS = {
     needsOwner: "handover",
   },
   "a gateway is handed over": {
+    kind: "handing over",
+    spawns: true,
     before: async (context) => {
       prepare(context);
       await acquire(context, { handover: true });

@@ -1,5 +1,5 @@
 // A process to which one system call is refused: { path, stateDir, port, owner }. It walks the path once elsewhere, so that all code is loaded, then once here,
-// between two looks at a file that is nowhere, which the tracer sees, and tells what came of it, what it has left open, and whether it can start again.
+// between two looks at a file that is nowhere, which strace sees, and tells what came of it, what it has left open, and whether it can start again.
 
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
@@ -38,9 +38,12 @@ function tell(error) {
   return { outcome: code ?? kind, message, cause: cause?.message };
 }
 
+let filesBefore = [];
 async function walk(place, isReal) {
   const context = { ...place, values: {} };
   await path.before?.(context);
+  // A stale record was somebody else's.
+  if (isReal) filesBefore = path.filesLeft?.(place) ?? [];
   let result = { outcome: "ok" };
   if (isReal) mark();
   try {
@@ -79,7 +82,7 @@ for (const limit = performance.now() + LATEST; ; await pause(1)) {
   };
   if ((left.descriptors.length === 0 && left.threads.length === 0) || performance.now() > limit) break;
 }
-const files = path.filesLeft?.(here) ?? [];
+const files = difference(filesBefore, path.filesLeft?.(here) ?? []);
 let again;
 try {
   again = (await walk(here, false)).outcome;
