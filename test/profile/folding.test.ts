@@ -30,7 +30,7 @@ itWhere(canMountFuse, "needs root, FUSE and Python")(
   async () => {
     const root = temporaryDirectory();
     // Of a type that is known to be local; what is behind it lies in memory, and ignores case.
-    const mounted = ["--mount", "python3", fixturePath("folding-fuse.py"), root, "fuse.bindfs"];
+    const mounted = ["--mount", "env", "FOLDS=1", "python3", fixturePath("memory-fuse.py"), root, "fuse.bindfs"];
     const gateways = new TestProcess("unshare", [
       ...[...mounted, process.execPath, fixturePath("isolation-pairs.mjs"), JSON.stringify({ root, linked: false })],
     ]);
