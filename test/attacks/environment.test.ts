@@ -1,4 +1,4 @@
-// Proves that no environment variable leads to an addon from outside of the package.
+// Proves that GATEWAY_LOCK_PREBUILD leads to no addon from outside of the package.
 
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync } from "node:fs";
