@@ -1,7 +1,7 @@
 // The addon: what it offers, and what to do where there is none.
 
 import { createRequire } from "node:module";
-import { dirname } from "node:path";
+import { dirname, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** A system call that failed. `errno` is positive, as in the manual pages; `system` is Windows' own number. */
@@ -215,7 +215,12 @@ export function native(): Native {
 function load(): Native | Error {
   const require = createRequire(import.meta.url);
   try {
-    return (require("node-gyp-build") as (folder: string) => Native)(ROOT);
+    const { resolve } = require("node-gyp-build") as { resolve(folder: string): string };
+    const path = resolve(ROOT);
+    // GATEWAY_LOCK_PREBUILD leads anywhere, and so does a `prebuilds` beside Node's own binary.
+    if (!path.startsWith(ROOT.endsWith(sep) ? ROOT : ROOT + sep))
+      throw new Error(`it would come from ${path}, outside of the package`);
+    return require(path) as Native;
   } catch (cause) {
     return Object.assign(new Error(explain(cause as NodeJS.ErrnoException), { cause }), {
       code: "ERR_GATEWAY_LOCK_ADDON",
@@ -232,6 +237,9 @@ function explain({ code, message, resource }: NodeJS.ErrnoException & { readonly
     return `gateway-lock looks for its native addon and may not read ${resource}: run Node with --allow-fs-read for it`;
   if (COMPILERS[process.platform] === undefined)
     return `gateway-lock does not support ${target}, where it knows no lock to rely on; see Install in its README`;
+  const { GATEWAY_LOCK_PREBUILD } = process.env;
+  if (GATEWAY_LOCK_PREBUILD)
+    return "gateway-lock loads its native addon from its own package only, and GATEWAY_LOCK_PREBUILD is set in its environment: unset it";
   // node-gyp-build has no code for it.
   const problem = message.startsWith("No native build was found")
     ? `has no native addon for ${target}`
