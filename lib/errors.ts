@@ -254,11 +254,15 @@ function findWords(errno: number): ErrnoWords {
   return { code, number: -errno, description: DESCRIPTIONS[code] ?? "system error" };
 }
 
-const DESCRIPTIONS: Readonly<Record<string, string>> = { ENOLCK: "no locks available" };
+const DESCRIPTIONS: Readonly<Record<string, string>> = { ENOLCK: "no locks available", EDQUOT: "disk quota exceeded" };
 
-/** What went wrong, in one line, for the end of a message. */
+/** What went wrong, in one line, for the end of a message. Node has no name for what libuv has none for. */
 export function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  return error.message.replace(/^(Unknown system error -(\d+)): \1/, (_, _all, errno) => {
+    const { code, description } = describeErrno(Number(errno));
+    return `${code}: ${description}`;
+  });
 }
 
 /** Fit for a terminal, in one line: what others have written may have control characters in it. */

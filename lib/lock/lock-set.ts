@@ -360,6 +360,8 @@ function isInLocksOf(directory: string, lockPath: string): boolean {
   return dirname(dirname(lockPath)) === directory;
 }
 
+const WRITABLE_BY_OTHERS = 0o022;
+
 /** Makes the directory (0700) if it is missing. What root makes belongs to the owner of the directory it lies in. */
 function makeLockDirectory(path: string, lockPath: string): void {
   try {
@@ -382,7 +384,17 @@ function makeIfMissing(path: string): boolean {
   }
   if (stats.isSymbolicLink()) throw new Error(`${path} is a symbolic link; make it a directory, or use lockDir`);
   if (!stats.isDirectory()) throw new Error(`${path} is not a directory; remove it, or use lockDir`);
+  if (isPlanted(path, stats.uid))
+    throw new Error(`${path} belongs to user ${stats.uid}, who may put any file there; remove it, or use lockDir`);
   return false;
+}
+
+/** Made by somebody else, in a directory where others may make things. They could delete and replace what is in it, whatever its mode says. */
+function isPlanted(path: string, owner: number): boolean {
+  const user = process.geteuid?.();
+  if (user === undefined || owner === user) return false;
+  const { uid, mode } = statSync(dirname(path));
+  return owner !== uid && (mode & WRITABLE_BY_OTHERS) !== 0;
 }
 
 function giveToParentsOwner(path: string): void {

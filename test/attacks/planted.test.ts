@@ -17,6 +17,8 @@ const PLANTED: readonly [string, string][] = [
   ["locks is a symbolic link to nothing", "ln -s nothing locks"],
   ["locks is a file", "echo planted > locks"],
   ["locks is a FIFO", "mkfifo locks"],
+  ["locks is the attacker's own directory", "mkdir locks"],
+  ["locks is the attacker's own directory, with a lock file", "mkdir locks && echo planted > locks/gateway.state.lock"],
   ["the state lock is a symbolic link to a file of the victim's", 'mkdir locks && ln -s "$0" locks/gateway.state.lock'],
   ["the state lock is a symbolic link to nothing", 'mkdir locks && ln -s "$1/made" locks/gateway.state.lock'],
   ["the state lock is a FIFO", "mkdir locks && mkfifo locks/gateway.state.lock"],

@@ -2,9 +2,6 @@
 // want of evidence; what ends goes on to its end.
 
 const NOT_LOCKABLE = ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL"];
-/** "It was not there" and "it was there", of files that others make and delete all the time: the call is made again. */
-const AGAIN = ["ENOENT", "EEXIST", "EINTR"];
-
 const isOf =
   (...names) =>
   ({ name }) =>
@@ -37,7 +34,8 @@ const TAKING = [
   [all(isOf("openat"), within("O_RDONLY|O_NONBLOCK")), ["ok"], "a record that can't be read is none (rule 2)"],
   [all(isOf("openat"), by("EINTR")), ["ok"], "made again"],
   [all(isOf("openat"), by("ENOENT")), ["ok", "LOCK_FAILED"], "a lock file is made again, a directory is not"],
-  [isOf("openat", "mkdir", "statfs"), ["LOCK_FAILED", "ok"].slice(0, 1), "no lock file"],
+  [all(isOf("mkdir"), by("EEXIST")), ["ok"], "somebody was quicker"],
+  [isOf("openat", "mkdir", "statfs"), ["LOCK_FAILED"], "no lock file"],
   [isOf("pread64"), ["ok"], "a record that can't be read is none (rule 2)"],
   [all(isOf("pwrite64", "ftruncate"), by("EINTR")), ["ok"], "made again"],
   [isOf("pwrite64", "ftruncate"), ["LOCK_FAILED"], "an owner without a record is none"],
@@ -47,12 +45,12 @@ const TAKING = [
     "the handover's socket",
   ],
   [within("AF_UNIX"), ["LOCK_FAILED"], "the handover's socket"],
+  [all(isOf("listen"), within(", 16)")), ["LOCK_FAILED"], "the handover's socket"],
   [
     all(isOf("bind", "listen"), by("EADDRINUSE")),
     ["ok"],
     "the second try has the flag, and the kernel decides (kernel-facts, 1)",
   ],
-  [all(isOf("listen"), by("EADDRINUSE")), ["ok", "LOCK_FAILED"], "the same; or the handover's socket"],
   [all(isOf("socket"), IPV6, by("EAFNOSUPPORT")), ["ok"], "a host without IPv6 has no ::1 to guard"],
   [all(isOf("bind"), IPV6, by("EADDRNOTAVAIL")), ["ok"], "a host without ::1 has nothing to guard"],
   [isOf("socket", "bind", "listen", "setsockopt", "getsockname"), ["BIND_FAILED"], "no port"],
@@ -76,8 +74,9 @@ const RULES = {
     why,
   ]),
   locking: [
-    [all(isOf("openat"), by("ENOENT", "EINTR")), ["ok"], "made again"],
-    [all(isOf("flock"), by("EAGAIN")), ["ok", "TypeError"], "refused: null, which the path takes for a lock"],
+    [within("LOCK_UN)"), ["ok"], "closing the last descriptor gives the lock back all the same"],
+    [all(isOf("openat"), by("ENOENT")), ["ok", "LOCK_FAILED"], "made again, or its directory is gone"],
+    [all(isOf("flock"), by("EAGAIN")), ["ok", "HELD"], "somebody has it"],
     ...TAKING,
   ],
   waiting: [
@@ -88,9 +87,7 @@ const RULES = {
       "as for a lock; who has it is not always to be seen",
     ],
   ],
-  cancelling: [
-    [() => true, ["ALREADY_RUNNING", "LOCK_FAILED", "LOCK_UNSUPPORTED", "ok"].slice(0, 3), "nobody gets it"],
-  ],
+  cancelling: [[() => true, ["ALREADY_RUNNING", "LOCK_FAILED", "LOCK_UNSUPPORTED"], "nobody gets it"]],
   serving: [
     [isOf("pwrite64", "ftruncate"), ["LOCK_FAILED", "ok"], "the record can't say so"],
     [() => true, ["HANDOFF_FAILED", "ok"], "the server does not serve, and the claim stays"],
@@ -141,6 +138,7 @@ export function expectedOf(kind, fault) {
 }
 
 const MESSAGES = {
+  HELD: /^somebody has it$/,
   ALREADY_LISTENING: /^another gateway instance is already listening on ws:\/\/127\.0\.0\.1:\d+$/,
   ALREADY_RUNNING: /^gateway already running \(pid (\d+|unknown)\); lock timeout after \d+ms$/,
   BIND_FAILED: /^failed to bind gateway socket on ws:\/\/\S+:\d+: /,
@@ -162,5 +160,3 @@ export function isClear({ outcome, message, cause }, errno) {
     /symbolic link|closed meanwhile|deleted|renamed|replaced/.test(message)
   );
 }
-
-export { AGAIN };

@@ -179,8 +179,10 @@ export const PATHS = {
     kind: "locking",
     before: prepare,
     act(context) {
-      context.values.lock = tryLockFile(join(context.stateDir, "plain.lock"), { remove: true });
-      context.values.lock.release();
+      const lock = tryLockFile(join(context.stateDir, "plain.lock"), { remove: true });
+      if (lock === null) throw Object.assign(new Error("somebody has it"), { code: "HELD" });
+      context.values.lock = lock;
+      lock.release();
     },
     after: ({ values: { lock } }) => lock?.release(),
     filesLeft: filesBelow,

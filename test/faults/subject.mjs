@@ -6,7 +6,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { MARK, PATHS } from "./paths.mjs";
 
 const { path: name, here, elsewhere } = JSON.parse(process.argv[2]);
-const LATEST = 2000; // ms, for threads and connections that are just ending
+const LATEST = 15_000; // ms, for threads that are just ending, and for a partner that is not answered and gives up
 const path = PATHS[name];
 
 const mark = () => existsSync(MARK);
@@ -68,7 +68,11 @@ async function walk(place, isReal) {
 const warnings = [];
 process.on("warning", ({ message }) => warnings.push(message));
 const unexpected = [];
-process.on("uncaughtException", (error) => unexpected.push(error.stack));
+process.on("uncaughtException", (error) => {
+  unexpected.push(error.stack);
+  if (!hasTold) console.error(error.stack);
+});
+let hasTold = false;
 
 const rehearsal = await walk(elsewhere, false);
 const before = possessions();
@@ -89,5 +93,6 @@ try {
 } catch (error) {
   again = tell(error);
 }
+hasTold = true;
 console.log(JSON.stringify({ rehearsal: rehearsal.outcome, ...result, left, files, again, warnings, unexpected }));
 process.exit(0);
