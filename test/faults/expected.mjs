@@ -153,10 +153,10 @@ const MESSAGES = {
 export function isClear({ outcome, message, cause }, errno) {
   if (outcome === "ok") return true;
   if (!MESSAGES[outcome]?.test(message)) return false;
-  if (["ALREADY_LISTENING", "ALREADY_RUNNING", "HANDOVER_FAILED"].includes(outcome)) return true;
-  const name = errno === "EOPNOTSUPP" ? "ENOTSUP|EOPNOTSUPP" : errno;
-  return (
-    new RegExp(name).test(`${message} ${cause}`) ||
-    /symbolic link|closed meanwhile|deleted|renamed|replaced/.test(message)
-  );
+  // What somebody else has, and what he says, is nobody's errno.
+  if (["HELD", "ALREADY_LISTENING", "ALREADY_RUNNING", "HANDOVER_FAILED"].includes(outcome)) return true;
+  // One number has two names, and pthread_create(3) one error for all that clone3(2) may say.
+  const name = { EOPNOTSUPP: "ENOTSUP|EOPNOTSUPP", ENOMEM: "ENOMEM|EAGAIN" }[errno] ?? errno;
+  const inWords = /symbolic link|not a directory|closed meanwhile|deleted|renamed|replaced/;
+  return new RegExp(name).test(`${message} ${cause}`) || inWords.test(message);
 }

@@ -20,7 +20,13 @@ function possessions() {
     }
   });
   // libuv's, V8's and the inspector's are there from the warm-up on.
-  const threads = readdirSync("/proc/self/task").map((id) => readFileSync(`/proc/self/task/${id}/comm`, "utf8").trim());
+  const threads = readdirSync("/proc/self/task").flatMap((id) => {
+    try {
+      return [readFileSync(`/proc/self/task/${id}/comm`, "utf8").trim()];
+    } catch {
+      return []; // it has just ended
+    }
+  });
   return { descriptors: descriptors.sort(), threads: threads.sort() };
 }
 
