@@ -23,7 +23,7 @@ export async function makeTree(name, flags, plant) {
 
   const prefix = dirname(dirname(process.execPath));
   const headers = existsSync(join(prefix, "include/node/node_api.h")) ? { npm_config_nodedir: prefix } : {};
-  const env = { ...headers, CXXFLAGS: `${flags} -O1 -g -fno-omit-frame-pointer`, LDFLAGS: flags };
+  const env = { ...headers, CXXFLAGS: `${flags} -g -fno-omit-frame-pointer`, LDFLAGS: flags };
   const gyp = join(tree, "node_modules/node-gyp/bin/node-gyp.js");
   await mustRun(process.execPath, [gyp, "configure", "build", "--jobs=max"], { cwd: tree, env, limit: LIMIT });
   // For tests that make a copy of their own, of what is installed.
