@@ -69,7 +69,7 @@ function answerOf(port) {
 async function own(claim, acquire) {
   const resources = resourcesOf(claim);
   let ownership;
-  const handover = random.chance(0.5) && {
+  const handover = random.chance(0.7) && {
     onHandover: async () => ownership?.end("handover"),
     onResume: async () => {
       ownership = new Ownership(resources);
@@ -189,7 +189,8 @@ if (isMainThread) {
   process.stdin.resume().once("end", () => process.kill(process.pid, "SIGKILL"));
   say("born");
   for (;;) {
-    const claim = random.pick(claims);
+    // Often the same one, so that owners and successors of one gateway meet.
+    const claim = random.chance(0.4) ? claims[0] : random.pick(claims);
     const act = random.weighted([
       [60, () => own(claim, acquireGateway)],
       [10, () => supervised(claim)],
