@@ -575,9 +575,10 @@ Napi::Value ListenLocalCall(Info info) {
 // (path)
 Napi::Value ConnectLocalCall(Info info) { return KeepSocket(info, ConnectLocal(Text(info, 0))); }
 
-// (fd)
+// (fd): of listenLocal; any other one could wait for ever
 Napi::Value AcceptLocalCall(Info info) {
-  const SocketHandle* listener = Of(info).sockets.Find(Raw(info, 0));
+  Addon& addon = Of(info);
+  const SocketHandle* listener = addon.names.count(Raw(info, 0)) == 0 ? nullptr : addon.sockets.Find(Raw(info, 0));
   return listener == nullptr ? BadHandle(info.Env()) : KeepSocket(info, AcceptLocal(*listener));
 }
 

@@ -8,6 +8,11 @@ export const EXCLUDED = [
   { parts: ["tsan"], title: "ends at once with its process, 64 times, and with the right code", reason: SLOW },
   { parts: ["tsan"], title: "gives each of 32 processes the lock once, and later each its turns", reason: SLOW },
   { parts: ["tsan"], title: "ends at its timeout, and not much later", reason: SLOW },
+  {
+    parts: ["tsan"],
+    title: "leaves nothing when its program can't be started again",
+    reason: "it leaves too few descriptors for ThreadSanitizer",
+  },
 ];
 
 /** What touches each file of native/, in a minute: vitest's arguments. */

@@ -50,15 +50,19 @@ itWhere(canUnshareMount, "no mount namespaces")("the machine's own, by a bind mo
   expect(await tryOn('mkdir "$1/bound"; mount --bind "$1/bound" "$1/mounted"')).toMatchObject(HOLDS);
 });
 
-itWhere(canUnshareMount, "no mount namespaces")(
-  "an overlay, also over a state directory that its lower layer has",
+const LAYERS = 'mount -t tmpfs none "$1"; mkdir "$1/mounted" "$1/lower" "$1/upper" "$1/work"';
+const OVERLAY = 'mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" none "$1/mounted"';
+
+itWhere(canUnshareMount, "no mount namespaces")("an overlay", async () => {
+  expect(await tryOn(`${LAYERS}; ${OVERLAY}`)).toMatchObject(HOLDS);
+});
+
+itWhere(isRoot, "only root can delete what the lower layer of an overlay has")(
+  "an overlay whose lower layer has been in use",
   async () => {
-    const layers = 'mount -t tmpfs none "$1"; mkdir "$1/mounted" "$1/lower" "$1/upper" "$1/work"';
-    const overlay = 'mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" none "$1/mounted"';
-    expect(await tryOn(`${layers}; ${overlay}`)).toMatchObject(HOLDS);
     const used =
-      'mkdir -m 700 "$1/lower/state" "$1/lower/state/locks"; echo old > "$1/lower/state/locks/gateway.state.lock"; chmod 600 "$1/lower/state/locks/gateway.state.lock"';
-    expect(await tryOn(`${layers}; ${used}; ${overlay}; mkdir() { :; }`)).toMatchObject(HOLDS);
+      'mkdir -m 700 "$1/lower/state" "$1/lower/state/locks"; umask 077; echo old > "$1/lower/state/locks/gateway.state.lock"';
+    expect(await tryOn(`${LAYERS}; ${used}; ${OVERLAY}; mkdir() { :; }`)).toMatchObject(HOLDS);
   },
 );
 

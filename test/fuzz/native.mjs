@@ -101,6 +101,7 @@ let count = 0;
 const outcomes = {};
 /** Numbers that came back, to be used again, and in the end to be closed. */
 const handles = new Set();
+const duplicates = new Set();
 
 function call(name, args) {
   count++;
@@ -109,6 +110,10 @@ function call(name, args) {
   try {
     const result = native[name](...args);
     if (typeof result === "number") handles.add(result);
+    if (name === "duplicate" && typeof result === "number") duplicates.add(result);
+    // We are the runtime that has taken it.
+    if (name === "adoptDuplicate" && duplicates.delete(args[0])) closeSync(args[0]);
+    if (name === "closeDuplicate") duplicates.delete(args[0]);
     if (typeof result === "object" && result !== null) {
       if ("fd" in result) handles.add(result.fd);
       for (const fd of result.descriptors ?? []) handles.add(fd);
@@ -159,6 +164,7 @@ async function mustBeUnharmed(before) {
   const what = JSON.stringify({ before, after });
   assert.ok(after.descriptors <= before.descriptors && after.threads <= before.threads, `something is left: ${what}`);
   handles.clear();
+  duplicates.clear();
   canaries.forEach((fd, index) => {
     assert.equal(fstatSync(fd).ino, inodes[index], "a descriptor that is not the addon's was closed");
   });

@@ -33,5 +33,11 @@ export function itWhere(
 ): typeof it | typeof it.skip {
   if (able || (requireAll && of === "machine")) return it;
   const skipped = it.skipIf(true);
-  return ((name: string, ...rest: []) => skipped(`${name} [skipped: ${reason}]`, ...rest)) as typeof it.skip;
+  const why = (name: string): string => `${name} [skipped: ${reason}]`;
+  return Object.assign((name: string, ...rest: []) => skipped(why(name), ...rest), {
+    each:
+      (cases: readonly unknown[]) =>
+      (name: string, ...rest: [() => void]) =>
+        skipped.each(cases)(why(name), ...rest),
+  }) as typeof it.skip;
 }
