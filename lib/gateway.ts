@@ -406,7 +406,6 @@ export class Gateway {
       },
       suspend: () => {
         this.#isSuspended = true;
-        clearInterval(this.#watch);
         // Whatever becomes of this process now, it deletes nothing.
         wasShared = locks.isShared;
         locks.share();
@@ -415,7 +414,8 @@ export class Gateway {
         if (this.#isSuspended) {
           this.#isSuspended = false;
           if (!wasShared) locks.unshare();
-          this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL).unref();
+          // Successors may ask again and again, and each time somebody may have deleted a lock meanwhile.
+          this.#look();
         }
         if (this.#isClosing) return ports.closeServers();
         // Written in any case: a successor may have written its own. What has happened meanwhile counts.

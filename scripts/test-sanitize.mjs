@@ -34,8 +34,10 @@ const PARTS = {
     flags: "-fsanitize=thread",
     runtimes: ["libtsan.so"],
     // Node is not instrumented: what its own threads do among themselves can't be judged.
-    // A process that ends by process.exit() destroys no environment, and so joins nobody.
-    options: { tsan: ["ignore_noninstrumented_modules=1", "report_thread_leaks=0", "exitcode=99"] },
+    // A process that ends by process.exit() destroys no environment, and so joins nobody; and tests of how soon it ends can't wait for a second more.
+    options: {
+      tsan: ["ignore_noninstrumented_modules=1", "report_thread_leaks=0", "atexit_sleep_ms=0", "exitcode=99"],
+    },
     source: "real_time_signals.c",
     plants: ["race"],
   },

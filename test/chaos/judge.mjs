@@ -17,7 +17,8 @@ export function ownershipsIn(entries) {
   for (const { at, pid, thread = 0, event, id, resources, parent, by } of entries) {
     if (event === "acquire") acquiring.set(`${pid}.${thread}`, at);
     if (event === "own") {
-      const since = acquiring.get(`${pid}.${thread}`) ?? at;
+      // A program does not know when its `run` has acquired.
+      const since = parent === undefined ? (acquiring.get(`${pid}.${thread}`) ?? at) : -Infinity;
       // Of what has no parent left at its first word, that is dead already.
       all.set(id, {
         id,

@@ -440,6 +440,25 @@ describe("a handover that comes to nothing", () => {
     expect(await bodyOf(options.port)).toBe("new");
   });
 
+  it("again and again, keeps an owner from nothing: a lock file that is deleted meanwhile is back within a second", async () => {
+    const options = await heirs();
+    const old = await acquire(options);
+    await served(old, "old");
+    const [path = ""] = old.lockPaths;
+    rmSync(path);
+    const deleted = performance.now();
+    while (!existsSync(path) && performance.now() < deleted + 1000) {
+      // It goes when it has been given everything: the owner has stopped to look by then.
+      const leaving = new AbortController();
+      const resumed = reached("owner", "resumed");
+      void reached("successor", "received", () => leaving.abort(new Error("it leaves")));
+      await expect(acquire({ ...options, signal: leaving.signal })).rejects.toThrow("it leaves");
+      await resumed;
+    }
+    expect(existsSync(path)).toBe(true);
+    expect(old.lost.aborted).toBe(false);
+  });
+
   it("while there are no descriptors left, leaves an owner that serves on", async () => {
     const options = await heirs({ host: ["127.0.0.1", "127.0.0.2"] });
     const argument = JSON.stringify({ options: { ...options, handover: undefined }, hook: "exhaust" });
