@@ -1,5 +1,5 @@
-// Bugs of four kinds, one for each sanitizer, in a copy of the addon: GATEWAY_LOCK_PLANT tells which of them happens where it is loaded. Whoever
-// does not report them would not report ours.
+// Bugs of four kinds, one for each sanitizer, in a copy of the addon: GATEWAY_LOCK_PLANT tells which of them happens where it is
+// loaded. Whoever does not report them would not report ours.
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
-// For ThreadSanitizer, which holds a signal back until the thread makes the next call that it knows of. flock(2) is none, and the handler that
-// ends a wait (native/posix/lock_wait.cc) would never run. So handlers of real-time signals are given to the kernel as they are. That handler may jump
-// out of pthread_sigmask too, from within the sanitizer's own frame: so that call goes past it as well.
+// For ThreadSanitizer, which holds a signal back until the thread makes the next call that it knows of. flock(2) is none, and the
+// handler that ends a wait (native/posix/lock_wait.cc) would never run. So handlers of real-time signals are given to the kernel
+// as they are. That handler may jump out of pthread_sigmask too, from within the sanitizer's own frame: so that call goes past it
+// as well.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,4 +23,3 @@ int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) {
   if (plain == 0) plain = (Sigmask*)of_libc("pthread_sigmask");
   return plain(how, set, old);
 }
-
