@@ -29,9 +29,9 @@ async function runRound(seed) {
     void doomed.ended.then((end) => {
       alive.delete(doomed);
       killed.push(end);
+      if (end.run !== undefined) note(world.journal, "orphaned", { run: end.run });
       if (end.program > 0) {
         programs.add(end.program);
-        note(world.journal, "orphaned", { parent: end.pid });
         setTimeout(kill, random.between(0, 300), end.program);
       }
       // Of `run`, whose program may never have started.

@@ -28,7 +28,10 @@ export function startDoomed(world, random, kinds = ["time", "time", "mark", "mar
   const [command, args] =
     kind === "call" ? ["strace", [...strace, ...inject, process.execPath, ...own]] : [process.execPath, own];
   const errors = openSync(world.errors, "a");
-  const child = spawn(command, args, { stdio: ["pipe", "pipe", errors] });
+  // What is left of a `run` that was killed tells by this whose it was.
+  const run = isRun ? `${seed}` : undefined;
+  const env = isRun ? { ...process.env, CHAOS_RUN: run } : process.env;
+  const child = spawn(command, args, { stdio: ["pipe", "pipe", errors], env });
   closeSync(errors);
   const kill = () => child.kill("SIGKILL");
   // One in ten does not live to its first word.
@@ -50,7 +53,7 @@ export function startDoomed(world, random, kinds = ["time", "time", "mark", "mar
   const ended = new Promise((resolve, reject) => {
     child.once("error", reject).once("exit", (code, signal) => {
       clearTimeout(timer);
-      resolve({ pid: child.pid, kind: isRun ? "run" : kind, code, signal, program });
+      resolve({ pid: child.pid, kind: isRun ? "run" : kind, code, signal, run, program });
     });
   });
   return { child, kill, ended };

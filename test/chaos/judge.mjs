@@ -12,29 +12,17 @@ export const NOTICE = 2000; // ms
  * Each ownership, from its own first word to its own last one: those of a killed owner end where it last acted. `since` is when its process began to acquire.
  */
 export function ownershipsIn(entries) {
+  const orphaned = new Map(entries.filter(({ event }) => event === "orphaned").map(({ run, at }) => [run, at]));
   const acquiring = new Map();
   const all = new Map();
-  for (const { at, pid, thread = 0, event, id, resources, parent, by } of entries) {
+  for (const { at, pid, thread = 0, event, id, resources, run, by } of entries) {
     if (event === "acquire") acquiring.set(`${pid}.${thread}`, at);
     if (event === "own") {
       // A program does not know when its `run` has acquired.
-      const since = parent === undefined ? (acquiring.get(`${pid}.${thread}`) ?? at) : -Infinity;
-      // Of what has no parent left at its first word, that is dead already.
-      all.set(id, {
-        id,
-        pid,
-        by,
-        resources,
-        since,
-        begin: at,
-        end: at,
-        parent,
-        watchedUntil: parent === 1 ? at : Infinity,
-      });
+      const since = run === undefined ? (acquiring.get(`${pid}.${thread}`) ?? at) : -Infinity;
+      const watchedUntil = orphaned.get(run) ?? Infinity;
+      all.set(id, { id, pid, by, resources, since, begin: at, end: at, watchedUntil });
     }
-    if (event === "orphaned")
-      for (const ownership of all.values())
-        if (ownership.parent === parent) ownership.watchedUntil = Math.min(at, ownership.watchedUntil);
     if (event === "beat" || event === "disown") all.get(id).end = at;
   }
   return [...all.values()];

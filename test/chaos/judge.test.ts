@@ -14,7 +14,7 @@ interface Life {
   readonly to: number;
   readonly resources: readonly string[];
   readonly acquiring?: number;
-  readonly parent?: number;
+  readonly run?: string;
   readonly by?: string;
 }
 
@@ -87,9 +87,9 @@ it("excuses nothing that concerns a state directory or a port", () => {
 });
 
 it("expects no notice of the program of a `run` that was killed", () => {
-  const program = { ...owner, to: 10 * NOTICE, parent: 7 };
+  const program = { ...owner, to: 10 * NOTICE, run: "7" };
   expect(found(...lives(program, rival), wiped(10))).toEqual({ pairs: 1, exposed: 0 });
-  const orphaned = { at: 15, pid: 9, event: "orphaned", parent: 7 };
+  const orphaned = { at: 15, pid: 9, event: "orphaned", run: "7" };
   expect(found(...lives(program, rival), wiped(10), orphaned)).toEqual({ pairs: 0, exposed: 1 });
 });
 

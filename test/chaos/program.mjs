@@ -7,7 +7,7 @@ const { journal, resources } = JSON.parse(process.argv[2]);
 const id = `${process.pid}.run`;
 createServer((_, response) => response.end(`${process.pid} run`)).listen({ fd: 3 });
 process.stdout.write(`${process.pid}\n`);
-note(journal, "own", { id, resources, parent: process.ppid });
+note(journal, "own", { id, resources, run: process.env.CHAOS_RUN });
 setInterval(() => note(journal, "beat", { id }), 1);
 process.on("SIGTERM", () => {
   note(journal, "disown", { id, why: "SIGTERM" });
