@@ -15,7 +15,7 @@ import { runValgrind } from "./sanitize/valgrind.mjs";
 
 const USAGE = `npm run test:sanitize                   all parts, the whole suite: some 25 minutes on two processors
 npm run test:sanitize -- tsan           only one: asan, tsan, valgrind
-npm run test:sanitize -- --short        what touches each file of native/, and 1,000 acquisitions: as CI does
+npm run test:sanitize -- --short        the addon's own tests, and 1,000 acquisitions: as CI does
 npm run test:sanitize -- asan --tests test/lock test/native
 
 Linux with glibc, gcc, and of Debian: patchelf valgrind libc6-dbg.`;
@@ -26,7 +26,8 @@ const PARTS = {
     flags: "-fsanitize=address,undefined -fno-sanitize-recover=undefined",
     runtimes: ["libasan.so", "libubsan.so"],
     // Leaks are valgrind's: LeakSanitizer does not run where strace or a user namespace is around its process.
-    options: { asan: ["detect_leaks=0", "exitcode=99"], ubsan: ["print_stacktrace=1"] },
+    options: { asan: ["detect_leaks=0", "verify_asan_link_order=0", "exitcode=99"], ubsan: ["print_stacktrace=1"] },
+    source: "undefined_reports.c",
     plants: ["use-after-free", "overflow"],
   },
   tsan: {

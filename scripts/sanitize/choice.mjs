@@ -15,11 +15,8 @@ export const EXCLUDED = [
   },
 ];
 
-/** What touches each file of native/, in a minute: vitest's arguments. */
+/** The addon's own tests, and those of its threads, in a minute: vitest's arguments. */
 export const SHORT = {
-  asan: [
-    ...["--project", "suite", "test/native/", "test/lock/file-lock.test", "test/lock/file-lock-hazards"],
-    ...["test/listener/port-sockets", "test/lock/holders"],
-  ],
-  tsan: ["--project", "suite", "test/native/", "test/lock/file-lock-wait"],
+  asan: ["--project", "suite", "test/native/", "test/lock/file-lock.test"],
+  tsan: ["--project", "suite", "test/native/process-handle", "test/lock/file-lock-wait"],
 };

@@ -20,14 +20,12 @@ export async function makeNode(directory, { runtimes, options, source = "" }) {
   );
   writeFileSync(join(directory, "ours.c"), source + functions.join(""));
   await mustRun("gcc", ["-shared", "-fPIC", "-o", ours, join(directory, "ours.c"), "-ldl"], { limit: LIMIT });
-  const needed = [ours];
+  // Each one is put before the others, ours before them all: a runtime has empty options of its own, and the first ones that are met count.
   for (const name of runtimes.toReversed()) {
     const path = (await mustRun("gcc", [`-print-file-name=${name}`], { limit: LIMIT })).trim();
-    needed.push(realpathSync(path));
+    await mustRun("patchelf", ["--add-needed", realpathSync(path), node], { limit: LIMIT });
   }
-  if (source !== "") needed.push(needed.shift());
-  // Each one is put before the others.
-  for (const path of needed) await mustRun("patchelf", ["--add-needed", path, node], { limit: LIMIT });
+  await mustRun("patchelf", ["--add-needed", ours, node], { limit: LIMIT });
   chmodSync(node, 0o755);
   return directory;
 }
