@@ -46,5 +46,6 @@ test("without it the addon is the package's own", () => {
   const directory = temporaryDirectory();
   const { refusal, addons } = load({ GATEWAY_LOCK_PREBUILD: "" }, join(directory, "file.lock"));
   expect(refusal).toBeNull();
-  for (const path of addons) expect(path.startsWith(ROOT)).toBe(true);
+  expect(addons).not.toEqual([]);
+  expect(addons.filter((path) => !path.startsWith(ROOT))).toEqual([]);
 });
