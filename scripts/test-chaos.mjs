@@ -5,7 +5,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { randomSeed, readArguments } from "./arguments.mjs";
 
 const USAGE = `npm run test:chaos                        10,000 kills: some ten minutes on two processors
 npm run test:chaos -- --kills 500         as CI does
@@ -16,43 +16,18 @@ npm run test:chaos -- --round 815         one round, by the seed that a failure 
 
 Linux, and strace.`;
 
-const options = {
-  kills: { type: "string", default: "10000" },
+const { whole, fail } = readArguments("test-chaos", USAGE, {
+  kills: { type: "string" },
   seed: { type: "string" },
   round: { type: "string" },
-  seconds: { type: "string", default: "1800" },
-  help: { type: "boolean" },
-};
-
-function fail(message) {
-  console.error(`test-chaos: ${message}\n\n${USAGE}`);
-  process.exit(2);
-}
-
-function readArguments() {
-  try {
-    return parseArgs({ options }).values;
-  } catch (error) {
-    return fail(error.message);
-  }
-}
-
-function number(name, text) {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 0) fail(`--${name} is a whole number, and not '${text}'`);
-  return value;
-}
-
-const asked = readArguments();
-if (asked.help) {
-  console.log(USAGE);
-  process.exit(0);
-}
+  seconds: { type: "string" },
+});
+const seed = whole("seed", randomSeed());
+const kills = whole("kills", 10_000);
+const onlyRound = whole("round");
+const end = performance.now() + whole("seconds", 1800) * 1000;
 if (process.platform !== "linux" || spawnSync("strace", ["-V"]).error !== undefined)
   fail("this needs Linux and strace");
-const seed = asked.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : number("seed", asked.seed);
-const kills = number("kills", asked.kills);
-const end = performance.now() + number("seconds", asked.seconds) * 1000;
 
 /** For each kill. */
 const LEAST_OWNERSHIPS = 0.1;
@@ -73,12 +48,12 @@ async function direct() {
   });
   const answers = createInterface({ input: director.stdout })[Symbol.asyncIterator]();
   while (failed === 0 && totals.kills < kills && performance.now() < end) {
-    const round = asked.round === undefined ? (seed + nextRound++) % 2 ** 31 : number("round", asked.round);
+    const round = onlyRound ?? (seed + nextRound++) % 2 ** 31;
     director.stdin.write(`${round}\n`);
     const { value, done } = await answers.next();
     if (done) throw new Error(`the director of round ${round} has died`);
     report(JSON.parse(value));
-    if (asked.round !== undefined) break;
+    if (onlyRound !== undefined) break;
   }
   director.stdin.end();
 }
@@ -104,7 +79,7 @@ function progress() {
 
 console.log(`test-chaos: seed ${seed}, ${kills} kills`);
 const started = performance.now();
-await Promise.all(Array.from({ length: asked.round === undefined ? Math.max(2, availableParallelism()) : 1 }, direct));
+await Promise.all(Array.from({ length: onlyRound === undefined ? Math.max(2, availableParallelism()) : 1 }, direct));
 const table = (counts) =>
   Object.entries(counts)
     .sort(([, a], [, b]) => b - a)
@@ -114,12 +89,12 @@ console.log(`\ntest-chaos: seed ${seed}, in ${Math.round((performance.now() - st
 console.log(
   `meant to be killed after a time, at a word or at a system call\n${table(kinds)}\nkilled\n${table(points)}`,
 );
-if (totals.kills < kills && failed === 0 && asked.round === undefined) {
+if (totals.kills < kills && failed === 0 && onlyRound === undefined) {
   console.error(`test-chaos: time is up after ${totals.kills} of ${kills} kills`);
   process.exit(1);
 }
 // Where the machine was so busy that hardly anything began, nothing is proved.
-const isHollow = asked.round === undefined && totals.ownerships < totals.kills * LEAST_OWNERSHIPS;
+const isHollow = onlyRound === undefined && totals.ownerships < totals.kills * LEAST_OWNERSHIPS;
 if (isHollow)
   console.error(
     `test-chaos: only ${totals.ownerships} ownerships: this machine is too busy for ${totals.kills} kills to prove anything`,

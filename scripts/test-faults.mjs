@@ -3,12 +3,12 @@
 
 import { spawnSync } from "node:child_process";
 import { availableParallelism } from "node:os";
-import { parseArgs } from "node:util";
 import { casesOf } from "../test/faults/cases.mjs";
 import { expectedOf, isClear } from "../test/faults/expected.mjs";
 import { PATHS } from "../test/faults/paths.mjs";
 import { ALONE, walk } from "../test/faults/tracer.mjs";
 import { makeRandom } from "../test/support/random.mjs";
+import { randomSeed, readArguments } from "./arguments.mjs";
 
 const USAGE = `npm run test:faults                          every call of every path, with every errno: some ten minutes on two processors
 npm run test:faults -- --short               each call of each path once, as far as 30 seconds allow, as CI does
@@ -21,38 +21,16 @@ npm run test:faults -- --list                what there is, and how many cases
 
 Linux, strace, unshare(1) with user namespaces, and ip(8).`;
 
-const options = {
+const { asked, whole, fail } = readArguments("test-faults", USAGE, {
   short: { type: "boolean" },
   path: { type: "string", default: "" },
   call: { type: "string" },
   list: { type: "boolean" },
   seed: { type: "string" },
   seconds: { type: "string" },
-  help: { type: "boolean" },
-};
-
-function fail(message) {
-  console.error(`test-faults: ${message}\n\n${USAGE}`);
-  process.exit(2);
-}
-
-function readArguments() {
-  try {
-    return parseArgs({ options }).values;
-  } catch (error) {
-    return fail(error.message);
-  }
-}
-
-const asked = readArguments();
-if (asked.help) {
-  console.log(USAGE);
-  process.exit(0);
-}
-const seed = asked.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(asked.seed);
-const seconds = Number(asked.seconds ?? (asked.short ? 30 : 1800));
-if (!Number.isInteger(seed) || seed < 0) fail(`--seed is a whole number, and not '${asked.seed}'`);
-if (!(seconds > 0)) fail(`--seconds is a number, and not '${asked.seconds}'`);
+});
+const seed = whole("seed", randomSeed());
+const seconds = whole("seconds", asked.short ? 30 : 1800);
 const names = Object.keys(PATHS).filter((name) => name.includes(asked.path));
 if (names.length === 0) fail(`there is no path with '${asked.path}' in its name`);
 if (

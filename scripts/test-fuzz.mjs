@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { randomSeed, readArguments } from "./arguments.mjs";
 
 const USAGE = `npm run test:fuzz                      1,000,000 records, some 290,000 calls of the addon, 10,000 of the library: some five minutes
 npm run test:fuzz -- --short           a fiftieth of it, as CI does
@@ -29,37 +29,14 @@ const SHORT = {
 const ALONE = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "--net"];
 const WITH_LOOPBACK = ["sh", "-ec", 'ip link set lo up; exec "$@"', "sh"];
 
-function fail(message) {
-  console.error(`test-fuzz: ${message}\n\n${USAGE}`);
-  process.exit(2);
-}
-
-function readArguments() {
-  const options = {
-    short: { type: "boolean" },
-    seed: { type: "string" },
-    seconds: { type: "string", default: "900" },
-    help: { type: "boolean" },
-  };
-  try {
-    return parseArgs({ options, allowPositionals: true });
-  } catch (error) {
-    return fail(error.message);
-  }
-}
-
-const { values: asked, positionals } = readArguments();
-if (asked.help) {
-  console.log(USAGE);
-  process.exit(0);
-}
-const seed = asked.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(asked.seed);
-const seconds = Number(asked.seconds);
-if (!Number.isInteger(seed) || seed < 0) fail(`--seed is a whole number, and not '${asked.seed}'`);
-if (!(seconds > 0)) fail(`--seconds is a number, and not '${asked.seconds}'`);
-const unknown = positionals.find((name) => !(name in LONG));
-if (unknown !== undefined) fail(`there is no part '${unknown}'`);
-const names = positionals.length === 0 ? Object.keys(LONG) : positionals;
+const { asked, names, whole, fail } = readArguments(
+  "test-fuzz",
+  USAGE,
+  { short: { type: "boolean" }, seed: { type: "string" }, seconds: { type: "string" } },
+  { parts: Object.keys(LONG) },
+);
+const seed = whole("seed", randomSeed());
+const seconds = whole("seconds", 900);
 if (names.some((name) => name !== "records") && spawnSync("unshare", [...ALONE, ...WITH_LOOPBACK, "true"]).status !== 0)
   fail("the calls need a user namespace (unshare(1)) and ip(8): without them they could meet what is somebody else's");
 

@@ -5,7 +5,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { readArguments } from "./arguments.mjs";
 import { run } from "./commands.mjs";
 import { EXCLUDED, SHORT } from "./sanitize/choice.mjs";
 import { makeNode } from "./sanitize/node.mjs";
@@ -49,27 +49,15 @@ const ACQUISITIONS = { long: 100_000, short: 1000 };
 const FEW = 100; // acquisitions
 
 const here = fileURLToPath(new URL("sanitize", import.meta.url));
-const { values: asked, positionals } = readArguments();
+const [own, tests] = splitAt(process.argv.slice(2), "--tests");
+const { asked, names } = readArguments(
+  "test-sanitize",
+  USAGE,
+  { short: { type: "boolean" } },
+  { args: own, parts: Object.keys(PARTS) },
+);
 /** Without, the compiler is done in half the time. */
 const OPTIMISATION = asked.short ? "-O0" : "-O1";
-const names = positionals.length === 0 ? Object.keys(PARTS) : positionals;
-
-function readArguments() {
-  const options = { short: { type: "boolean" }, tests: { type: "boolean" }, help: { type: "boolean" } };
-  const [own, tests] = splitAt(process.argv.slice(2), "--tests");
-  try {
-    const read = parseArgs({ args: own, options, allowPositionals: true });
-    for (const name of read.positionals) if (!(name in PARTS)) throw new Error(`there is no part '${name}'`);
-    if (read.values.help) {
-      console.log(USAGE);
-      process.exit(0);
-    }
-    return { ...read, values: { ...read.values, tests } };
-  } catch (error) {
-    console.error(`test-sanitize: ${error.message}\n\n${USAGE}`);
-    process.exit(2);
-  }
-}
 
 function splitAt(list, separator) {
   const index = list.indexOf(separator);
@@ -95,7 +83,7 @@ function mustHave() {
 
 /** vitest's arguments. */
 function choose(name) {
-  if (asked.tests) return asked.tests;
+  if (tests !== null) return tests;
   if (asked.short) return SHORT[name];
   const excluded = EXCLUDED.filter(({ parts }) => parts.includes(name));
   const files = excluded.flatMap(({ file }) => (file === undefined ? [] : ["--exclude", file]));

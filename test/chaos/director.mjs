@@ -9,7 +9,7 @@ import { inspectAftermath, isDead, possessions, processesOf } from "./aftermath.
 import { startDoomed } from "./fate.mjs";
 import { judge, lastDeeds } from "./judge.mjs";
 import { spoil, vandalise } from "./vandal.mjs";
-import { makeWorld, note } from "./world.mjs";
+import { makeWorld, note, readNotes } from "./world.mjs";
 
 const ACTORS = 10;
 const KILLS = 60; // in each round
@@ -68,11 +68,7 @@ async function runRound(seed) {
     }
     await pause(2);
   }
-  const entries = readFileSync(world.journal, "utf8")
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-  entries.sort((a, b) => a.at - b.at);
+  const entries = readNotes(world.journal);
   const { ownerships, violations, exposed } = judge(entries);
   for (const { event, pid, what, cause } of entries)
     if (event === "finding") findings.push(`pid ${pid}: ${what}${cause === undefined ? "" : ` (${cause})`}`);

@@ -1,6 +1,6 @@
 // What the actors of one round fight for: two state directories, three configs, two ports, and a plain lock file.
 
-import { appendFileSync, mkdirSync, mkdtempSync, realpathSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, realpathSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 
@@ -47,9 +47,30 @@ export function now() {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
-/** One line in one write: whoever is killed in between has written it, or has not. */
+/** In one write, that nobody else's comes into. Of somebody who is killed in it, what lies on the next page may be missing: the next line begins by itself. */
 export function note(journal, event, fields) {
-  appendFileSync(journal, `${JSON.stringify({ at: now(), pid: process.pid, event, ...fields })}\n`);
+  appendFileSync(journal, `\n${JSON.stringify({ at: now(), pid: process.pid, event, ...fields })}`);
+}
+
+/** Linux looks for a fatal signal between the pages of a write (generic_perform_write() in mm/filemap.c), and nowhere else. */
+const PAGE = 4096; // bytes
+
+/** All notes, in their order in time. A torn one is what somebody wanted to tell while it was killed: it did no more. */
+export function readNotes(journal) {
+  const bytes = readFileSync(journal);
+  const notes = [];
+  let end;
+  for (let begin = 0; begin < bytes.length; begin = end + 1) {
+    end = bytes.indexOf("\n", begin);
+    if (end === -1) end = bytes.length;
+    const line = bytes.toString("utf8", begin, end);
+    try {
+      notes.push(JSON.parse(line));
+    } catch (error) {
+      if (end % PAGE !== 0) throw new Error(`the line of ${journal} that ends at ${end} is no note`, { cause: error });
+    }
+  }
+  return notes.sort((a, b) => a.at - b.at);
 }
 
 async function freePort(random) {
