@@ -165,7 +165,7 @@ export interface Native {
   adoptSocket(fd: number): BoundSocket | NativeFailure;
   /** A duplicate of it, as a lock of ours, if it has the lock on what is at `path`. */
   adoptLock(fd: number, path: string, selfTest: boolean): LockAttempt | { readonly status: "replaced" } | NativeFailure;
-  /** Readies a listening socket for programs that expect accept(2) to wait, as the systemd protocol has it. */
+  /** Readies a listening TCP socket for programs that expect accept(2) to wait, as the systemd protocol has it. */
   lendSocket(fd: number): undefined | NativeFailure;
   /** A Unix socket at `path`, whose name goes with `closeSocket`, and with the end of the environment or the process. */
   listenLocal(path: string): number | NativeFailure;

@@ -37,7 +37,8 @@ Result<BoundSocket> AdoptSocket(RawHandle inherited) noexcept;
 // kHeld is said of somebody else's lock only. It has no file.
 Result<LockAttempt> AdoptLock(RawHandle inherited, const std::string& path, bool self_test) noexcept;
 
-// Lets accept(2) wait again on a listening socket, as programs expect that are given one. It is so for everybody who has it.
+// Lets accept(2) wait again on a listening socket, as programs expect that are given one. It is so for everybody who has it:
+// EPROTOTYPE for what is not of TCP, because we never wait for one of a handover.
 Result<Done> LendSocket(const SocketHandle& socket) noexcept;
 
 }  // namespace gateway_lock

@@ -91,6 +91,7 @@ Result<LockAttempt> AdoptLock(RawHandle inherited, const std::string& path, bool
 }
 
 Result<Done> LendSocket(const SocketHandle& socket) noexcept {
+  if (Result<InheritedSocket> found = DescribeSocket(socket.raw()); !found.ok()) return found.failure();
   const auto fd = static_cast<int>(socket.raw());
   const int flags = fcntl(fd, F_GETFL);
   if (flags == -1 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == -1) return Failure{errno, "fcntl"};

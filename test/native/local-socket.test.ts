@@ -40,7 +40,7 @@ import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 import { aFile, hasPrlimit, spinUntil, startPool, threadsOf, until } from "../support/waits.ts";
 
 const { EACCES, EADDRINUSE, EAGAIN, EBADF, EBUSY, ECONNREFUSED, ECONNRESET } = constants.errno;
-const { EINVAL, EMFILE, ENAMETOOLONG, ENOBUFS, ENOENT, ENOTDIR, EPIPE } = constants.errno;
+const { EINVAL, EMFILE, ENAMETOOLONG, ENOBUFS, ENOENT, ENOTDIR, EPIPE, EPROTOTYPE } = constants.errno;
 const LONGEST_ADDRESS = 107; // bytes; sun_path of unix(7)
 const LONG = 3000;
 const MOST_DESCRIPTORS = 253; // SCM_MAX_FD
@@ -629,6 +629,13 @@ it("does not end a process by SIGPIPE", async () => {
   native().closeSocket(accept(listener));
   expect(await peer.call("sendLocal", near, { text: "gone" }, [])).toEqual({ errno: EPIPE, syscall: "sendmsg" });
   expect(await peer.call("receiveLocal", near)).toEqual({ data: "", descriptors: [] });
+});
+
+it("is not lent, so that nobody makes us wait", () => {
+  const listener = socket("listenLocal", aPath());
+  for (const fd of [listener, ...aPair()])
+    expect(native().lendSocket(fd)).toEqual({ errno: EPROTOTYPE, syscall: "getsockopt" });
+  expect(native().acceptLocal(listener)).toMatchObject({ errno: EAGAIN });
 });
 
 it("never waits: neither for a client, nor for bytes, nor for room", () => {
