@@ -19,7 +19,7 @@ ${measure.options.map(({ flags, description }) => `  ${flags.padEnd(20)} ${descr
 Scenarios: ${NAMES.join(", ")}
 
 Examples:
-  npm run bench                                       all, for the record: 15 minutes
+  npm run bench                                       all, for the record: 14 minutes
   npm run bench -- --quick                            all, good enough to compare: 3 minutes
   npm run bench -- --smoke                            does it work? figures mean nothing
   npm run bench -- --only contention,handoff --out new

@@ -78,8 +78,9 @@ async function demo() {
 
 function giveUp(reason) {
   console.error(`demo: ${reason}`);
-  process.exitCode = 1;
   for (const child of children) child.kill("SIGKILL");
+  rmSync(home, { recursive: true, force: true });
+  process.exit(1);
 }
 const timer = setTimeout(() => giveUp(`it did not end within ${DEADLINE / 1000} s`), DEADLINE);
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => giveUp(`told to end by ${signal}`));

@@ -89,10 +89,15 @@ async function demo() {
   console.log(`6. SIGTERM ends it in good order, with exit code ${status}.`);
 }
 
+function cleanUp() {
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(stateDir, { recursive: true, force: true });
+}
+
 function giveUp(reason) {
   console.error(`demo: ${reason}`);
-  process.exitCode = 1;
-  for (const child of children) child.kill("SIGKILL");
+  cleanUp();
+  process.exit(1);
 }
 const timer = setTimeout(() => giveUp(`it did not end within ${DEADLINE / 1000} s`), DEADLINE);
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => giveUp(`told to end by ${signal}`));
@@ -103,6 +108,5 @@ try {
   process.exitCode = 1;
 } finally {
   clearTimeout(timer);
-  for (const child of children) child.kill("SIGKILL");
-  rmSync(stateDir, { recursive: true, force: true });
+  cleanUp();
 }

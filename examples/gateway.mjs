@@ -1,4 +1,4 @@
-// A small WebSocket gateway that is alone on its host. Copy it, and put your own work where the echo is.
+// A small WebSocket gateway that is alone on its host. Copy it, `npm install gateway-lock ws`, and put your own work where the echo is.
 //
 //   node gateway.mjs [--standby] [state directory] [port]
 //

@@ -98,6 +98,8 @@ export interface FilesystemFacts {
 export interface Native {
   /** With `selfTest` the lock is an object, which says whether the file is empty. */
   tryLockFile(path: string, selfTest: boolean, toWait: boolean): LockAttempt | NativeFailure;
+  /** To the owner of the directory that it lies in, if it is root's own. POSIX. */
+  giveDirectory(path: string): undefined | NativeFailure;
   /** False: a lock file that is open can't be deleted or moved, nor the directories that it lies in, and these are not locked. */
   readonly locksDirectories: boolean;
   tryLockDirectory(path: string, toWait: boolean): LockAttempt | NativeFailure;

@@ -360,6 +360,9 @@ Napi::Value TryLockFileCall(Info info) {
   return LockAttemptResult(info, TryLockFile(Text(info, 0), self_test, eager), to_wait, !self_test);
 }
 
+// (path)
+Napi::Value GiveDirectoryCall(Info info) { return DoneValue(info.Env(), GiveDirectory(Text(info, 0))); }
+
 // (path, toWait)
 Napi::Value TryLockDirectoryCall(Info info) { return LockAttemptResult(info, TryLockDirectory(Text(info, 0)), Flag(info, 1)); }
 
@@ -458,6 +461,7 @@ Napi::Value AreCurrentCall(Info info) {
   for (std::size_t i = 0; current && i < fds.ElementLength(); i++) {
     const FileHandle* file = Of(info).files.Find(RawHandle{fds[i]});
     if (file == nullptr) return Napi::Boolean::New(info.Env(), false);
+    if (start >= paths.size()) return Napi::Boolean::New(info.Env(), false);
     const std::string path = paths.c_str() + start;
     start += path.size() + 1;
     Result<Currency> currency = CheckLock(*file, path);
@@ -952,6 +956,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports["locksDirectories"] = LocksDirectories();
   Expose<TryLockFileCall>(exports, "tryLockFile", "sbb");
+  Expose<GiveDirectoryCall>(exports, "giveDirectory", "s");
   Expose<TryLockDirectoryCall>(exports, "tryLockDirectory", "sb");
   Expose<StartWaitCall>(exports, "startWait", "hsbf");
   Expose<CancelWaitCall>(exports, "cancelWait", "h");

@@ -47,9 +47,13 @@ struct LockAttempt {
 };
 
 // Locks the regular file at `path`, made with mode 0600 where it is missing. With `self_test`, a granted lock is tried
-// again through other descriptors, which must be refused, also after one of them was closed. `eager`: before it says kHeld it may
-// ask again for some microseconds, in which somebody who is just letting go has let go.
+// again through other descriptors, which must be refused, also after one of them was closed. Root gives a file that it makes to
+// the owner of the directory, which with `self_test` is not reached by a link, whatever somebody puts in its place. `eager`:
+// before it says kHeld it may ask again for some microseconds, in which somebody who is just letting go has let go.
 Result<LockAttempt> TryLockFile(const std::string& path, bool self_test, bool eager) noexcept;
+
+// Gives a directory that root has made to the owner of the one that it really lies in. Nothing changes if it is somebody else's.
+Result<Done> GiveDirectory(const std::string& path) noexcept;
 
 // Whether this system locks directories. Where it does not, nobody can delete or move a lock file that is open, nor the
 // directories that it lies in: what a directory's lock is there to make good can't happen.

@@ -22,7 +22,7 @@ export function readArguments(command, usage, options, { args = process.argv.sli
     process.exit(0);
   }
   const unknown = positionals.find((name) => !parts.includes(name));
-  if (unknown !== undefined) fail(`there is no part '${unknown}'`);
+  if (unknown !== undefined) fail(`there is no '${unknown}'; choose from ${parts.join(", ")}`);
   const whole = (name, otherwise) => {
     const text = asked[name];
     if (text === undefined) return otherwise;

@@ -20,8 +20,10 @@ if (!existsSync(`${root}/dist/index.js`)) {
 // Two of the peers are compiled by their install scripts, with Node's own headers where they are there: node-gyp would download them.
 const prefix = dirname(dirname(process.execPath));
 if (existsSync(join(prefix, "include/node/node_api.h"))) process.env.npm_config_nodedir ??= prefix;
-installLocked(bench, () => console.error("installing the peers, once"), "--ignore-scripts=false");
-const child = spawn(process.execPath, [`${bench}/main.mjs`, ...process.argv.slice(2)], { stdio: "inherit" });
+const args = process.argv.slice(2);
+if (!args.includes("--help") && !args.includes("-h"))
+  installLocked(bench, () => console.error("installing the peers, once"), "--ignore-scripts=false");
+const child = spawn(process.execPath, [`${bench}/main.mjs`, ...args], { stdio: "inherit" });
 // It cleans up by itself, and we end when it has.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
 child.once("exit", (code, signal) => process.exit(signal === null ? code : 1));

@@ -3,12 +3,14 @@
 
 import { spawnSync } from "node:child_process";
 import { availableParallelism } from "node:os";
+import { CALLS } from "../test/faults/calls.mjs";
 import { casesOf } from "../test/faults/cases.mjs";
 import { expectedOf, isClear } from "../test/faults/expected.mjs";
 import { PATHS } from "../test/faults/paths.mjs";
 import { ALONE, walk } from "../test/faults/tracer.mjs";
 import { makeRandom } from "../test/support/random.mjs";
 import { randomSeed, readArguments } from "./arguments.mjs";
+import { interrupted } from "./interruption.mjs";
 
 const USAGE = `npm run test:faults                          every call of every path, with every errno: some ten minutes on two processors
 npm run test:faults -- --short               each call of each path once, as far as 30 seconds allow, as CI does
@@ -32,6 +34,8 @@ const { asked, whole, fail } = readArguments("test-faults", USAGE, {
 const seed = whole("seed", randomSeed());
 const seconds = whole("seconds", asked.short ? 30 : 1800);
 const names = Object.keys(PATHS).filter((name) => name.includes(asked.path));
+if (asked.call !== undefined && !(asked.call in CALLS))
+  fail(`no path is tried with '${asked.call}'; choose from ${Object.keys(CALLS).join(", ")}`);
 if (names.length === 0) fail(`there is no path with '${asked.path}' in its name`);
 if (
   spawnSync(ALONE[0], [...ALONE.slice(1), "strace", "-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", "true"]).status !==
@@ -50,13 +54,19 @@ async function each(items, work) {
     for (let item = queue.shift(); item !== undefined && performance.now() < end; item = queue.shift())
       await work(item);
   };
-  await Promise.all(Array.from({ length: lanes }, lane));
+  const results = await Promise.allSettled(Array.from({ length: lanes }, lane));
+  const broken = results.find(({ status }) => status === "rejected");
+  if (broken === undefined) return;
+  if (!interrupted.aborted) throw broken.reason;
+  console.error(`test-faults: ${interrupted.reason.message}`);
+  process.exit();
 }
 
 const problems = [];
 const cases = [];
+console.log(`test-faults: walking ${names.length} paths without a fault`);
 await each(names, async (name) => {
-  const { story, calls, code, errors } = await walk(name);
+  const { story, calls, code, errors } = await walk(name, { interrupted });
   const { after, outcome } = wantedWithoutFault(name);
   if (story?.outcome !== outcome || story.again !== after)
     problems.push(`${name}, without a fault: ${JSON.stringify(story)}, exit code ${code}\n${errors}`);
@@ -97,7 +107,7 @@ const errnos = {};
 
 await each(list, async (item) => {
   const { path, name, errno } = item;
-  const { story, calls, code, signal, errors } = await walk(path, item);
+  const { story, calls, code, signal, errors } = await walk(path, { fault: item, interrupted });
   const [met] = calls.filter(({ injected }) => injected);
   if (met === undefined || !met.isWithin) {
     // A path that waits or is connected to does not make each call in each walk.
@@ -156,6 +166,7 @@ console.log(
 for (const problem of problems.slice(0, 30)) console.error(`\n- ${problem}`);
 const isLate = !asked.short && performance.now() >= end;
 if (isLate) console.error("test-faults: time is up");
+if (totals.refused === 0) console.error("test-faults: no call was refused; --list says what there is");
 const passed = problems.length === 0 && totals.refused > 0 && !isLate;
 console.log(`test-faults: ${passed ? "passed" : `FAILED, ${problems.length} problems`}`);
 process.exit(passed ? 0 : 1);

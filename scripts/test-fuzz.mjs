@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { randomSeed, readArguments } from "./arguments.mjs";
+import { interrupted } from "./interruption.mjs";
 
-const USAGE = `npm run test:fuzz                      1,000,000 records, some 290,000 calls of the addon, 10,000 of the library: some five minutes
+const USAGE = `npm run test:fuzz                      1,000,000 records, some 290,000 calls of the addon, 10,000 of the library: some eight minutes
 npm run test:fuzz -- --short           a fiftieth of it, as CI does
 npm run test:fuzz -- records           only one part: records, native, options
 npm run test:fuzz -- --seed 4711       the same inputs again
@@ -42,14 +43,17 @@ if (names.some((name) => name !== "records") && spawnSync("unshare", [...ALONE, 
 
 /** The file that a part runs, and what it has told last. */
 async function runPart(name) {
-  const directory = mkdtempSync(join(tmpdir(), "gateway-lock-fuzz-log-"));
+  const directory = mkdtempSync(join(tmpdir(), "gateway-lock-fuzz-"));
   const log = join(directory, "calls");
   const file = fileURLToPath(new URL(`../test/fuzz/${name}.mjs`, import.meta.url));
   const own = [file, JSON.stringify({ seed, log, ...(asked.short ? SHORT : LONG)[name] })];
   const [command, args] =
     name === "records" ? [process.execPath, own] : ["unshare", [...ALONE, ...WITH_LOOPBACK, process.execPath, ...own]];
   const started = performance.now();
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
+  // What it makes goes with this directory, also where it is killed.
+  const env = { ...process.env, TMPDIR: directory };
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], env });
+  interrupted.addEventListener("abort", () => child.kill("SIGKILL"));
   let told = "";
   child.stdout.setEncoding("utf8").on("data", (text) => {
     told = (told + text).slice(-5000);
@@ -67,7 +71,8 @@ async function runPart(name) {
   const time = `${Math.round((performance.now() - started) / 1000)} s`;
   if (code === 0) console.log(`test-fuzz: passed ${name} (${time}): ${told.trim().split("\n").at(-1)}`);
   else {
-    console.error(`test-fuzz: FAILED ${name}: ${isLate ? `no end after ${time}` : `exit code ${code}, ${signal}`}`);
+    const why = isLate ? `no end after ${time}` : (interrupted.reason?.message ?? `exit code ${code}, ${signal}`);
+    console.error(`test-fuzz: FAILED ${name}: ${why}`);
     if (name === "native") console.error(`the last call: ${lastLineOf(log)}`);
   }
   rmSync(directory, { recursive: true });
@@ -81,4 +86,5 @@ function lastLineOf(log) {
 console.log(`test-fuzz: seed ${seed}`);
 const passed = await Promise.all(names.map(runPart));
 console.log(`test-fuzz: ${passed.every(Boolean) ? "passed" : "FAILED"}, seed ${seed}`);
-process.exit(passed.every(Boolean) ? 0 : 1);
+if (!interrupted.aborted) process.exitCode = passed.every(Boolean) ? 0 : 1;
+process.exit();

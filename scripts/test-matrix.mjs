@@ -1,26 +1,24 @@
-// Runs the tests on each Node that we promise, with one and the same addon. Node comes from npm, into .cache/.
-//
-//   npm run test:matrix                 20, 22, 24 and 26
-//   npm run test:matrix -- 22 26        only these
-//   npm run test:matrix -- 22 -- test/lock    only these tests
+// Runs the tests on each Node that we promise, with one and the same addon.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { readArguments } from "./arguments.mjs";
+
+const USAGE = `npm run test:matrix                       20, 22, 24 and 26
+npm run test:matrix -- 22 26              only these
+npm run test:matrix -- 22 -- test/lock    only these tests
+
+Node comes from npm, into .cache/.`;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const MAJORS = ["20", "22", "24", "26"];
 
 const separator = process.argv.indexOf("--", 2);
-const given = process.argv.slice(2, separator === -1 ? undefined : separator);
+const args = process.argv.slice(2, separator === -1 ? undefined : separator);
 const vitestArguments = separator === -1 ? [] : process.argv.slice(separator + 1);
-const majors = given.length === 0 ? MAJORS : given;
-for (const major of majors) {
-  if (MAJORS.includes(major)) continue;
-  console.error(`test-matrix: unknown Node version '${major}'; choose from ${MAJORS.join(", ")}`);
-  process.exit(2);
-}
+const { names: majors } = readArguments("test-matrix", USAGE, {}, { args, parts: MAJORS });
 
 function install(major) {
   const name = `node-${process.platform}-${process.arch}`;

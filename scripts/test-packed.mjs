@@ -6,6 +6,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { readArguments } from "./arguments.mjs";
+
+const USAGE = `npm run test:packed    the tarball of what lies here, with the addons that are in prebuilds/`;
+readArguments("test-packed", USAGE, {});
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const project = mkdtempSync(join(tmpdir(), "gateway-lock-packed-"));

@@ -6,14 +6,15 @@ import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { readArguments } from "./arguments.mjs";
-import { run } from "./commands.mjs";
+import { run, stopAll } from "./commands.mjs";
+import { interrupted } from "./interruption.mjs";
 import { EXCLUDED, SHORT } from "./sanitize/choice.mjs";
 import { makeNode } from "./sanitize/node.mjs";
 import { makeReports, readReports, runSuite } from "./sanitize/suite.mjs";
 import { makeTree } from "./sanitize/tree.mjs";
 import { runValgrind } from "./sanitize/valgrind.mjs";
 
-const USAGE = `npm run test:sanitize                   all parts, the whole suite: some 25 minutes on two processors
+const USAGE = `npm run test:sanitize                   all parts, the whole suite: some 40 minutes on two processors
 npm run test:sanitize -- tsan           only one: asan, tsan, valgrind
 npm run test:sanitize -- --short        the addon's own tests, and 1,000 acquisitions: as CI does
 npm run test:sanitize -- asan --tests test/lock test/native
@@ -116,7 +117,7 @@ async function withSanitizer(name) {
     progress(`${name}: a planted ${plant} is reported: ${seen[0].match(/(ERROR|WARNING|runtime error).*/)?.[0]}`);
     makeReports(reports);
   }
-  const totals = await runSuite({ tree, bin, prefix, args: choose(name) });
+  const totals = await runSuite({ tree, bin, prefix, args: choose(name), interrupted });
   const found = readReports(reports);
   for (const report of found) console.error(report);
   const { passed, failed, skipped, code } = totals;
@@ -143,11 +144,24 @@ async function withValgrind() {
   return { line, failure: status !== 0 || findings.length > 0 ? line : undefined };
 }
 
+async function judged(name) {
+  try {
+    const result = name === "valgrind" ? await withValgrind() : await withSanitizer(name);
+    interrupted.throwIfAborted();
+    return result;
+  } catch (error) {
+    if (!interrupted.aborted) throw error;
+    progress(interrupted.reason.message);
+    return process.exit();
+  }
+}
+
 mustHave();
+interrupted.addEventListener("abort", stopAll);
 const results = [];
 for (const name of names) {
   const started = performance.now();
-  const { line, failure } = name === "valgrind" ? await withValgrind() : await withSanitizer(name);
+  const { line, failure } = await judged(name);
   const seconds = Math.round((performance.now() - started) / 1000);
   results.push({ name, failed: failure !== undefined, text: `${failure ?? line} (${seconds} s)` });
 }

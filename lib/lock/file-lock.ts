@@ -290,11 +290,16 @@ function termsOf({ kind, remove = false }: Lockable, empty: boolean): Terms {
 }
 
 function notLocked(lockable: Lockable, attempt: NotLocked): GatewayLockError {
-  if (attempt.status === "refused") return lockFailed(lockable.path, HAZARDS[attempt.hazard]);
+  if (attempt.status === "refused") return lockFailed(lockable.path, explainHazard(attempt.hazard, lockable.path));
   return lockUnsupported(describe(lockable), "it granted one lock twice; use a lockDir on a local filesystem");
 }
 
-const HAZARDS: Record<Hazard, string> = {
+function explainHazard(hazard: Hazard, path: string): string {
+  if (hazard !== "writable-directory") return HAZARDS[hazard];
+  return `users other than its owner may write to the directory, and could delete or replace the lock; run chmod go-w ${dirname(path)}`;
+}
+
+const HAZARDS: Record<Exclude<Hazard, "writable-directory">, string> = {
   "symbolic-link": "it is a symbolic link; remove it, or lock the file that it points to",
   "reparse-point":
     "it is a reparse point (a symbolic link, a junction, a file kept in a cloud); remove it, or choose another path",
@@ -302,8 +307,6 @@ const HAZARDS: Record<Hazard, string> = {
   "not-regular": "it is not a regular file; choose another path",
   "hard-links": "the file has a second hard link; remove that link, or this file",
   "foreign-owner": "the file belongs to another user; remove it, or run as that user",
-  "writable-directory":
-    "users other than its owner may write to the directory, and could delete or replace the lock; run chmod go-w on it",
   "not-directory": "it is not a directory",
 };
 

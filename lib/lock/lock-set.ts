@@ -1,8 +1,16 @@
 // All locks of one gateway: taken in one order or not at all, written together, looked after, and let go in reverse.
 
-import { closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, statSync } from "node:fs";
+import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { codeOf, type GatewayLockError, lockFailed, lockLost, lockUnsupported, reasonOf } from "../errors.ts";
+import {
+  codeOf,
+  type GatewayLockError,
+  lockFailed,
+  lockLost,
+  lockUnsupported,
+  reasonOf,
+  systemError,
+} from "../errors.ts";
 import { native } from "../native.ts";
 import { adoptLock, FileLock, type InheritedLocks, type Lockable, tryLock } from "./file-lock.ts";
 import { filesystemOf } from "./filesystem.ts";
@@ -398,15 +406,9 @@ function isPlanted(path: string, owner: number): boolean {
 }
 
 function giveToParentsOwner(path: string): void {
-  const { uid } = statSync(dirname(path));
-  if (process.geteuid?.() !== 0 || uid === 0) return;
-  // By descriptor: the parent's owner could put something else at the path meanwhile.
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  try {
-    if (fstatSync(fd).uid === 0) fchownSync(fd, uid, -1);
-  } finally {
-    closeSync(fd);
-  }
+  if (process.geteuid?.() !== 0) return;
+  const failure = native().giveDirectory(path);
+  if (failure !== undefined) throw systemError(failure, path);
 }
 
 function requireLocalFilesystem(directory: string, lockPath: string, allowNetworkFilesystem: boolean): void {

@@ -279,7 +279,10 @@ function realExisting(path: string): { path: string; isDirectory: boolean } {
   }
 }
 
-/** The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target. `..` is the kernel's to resolve. */
+/**
+ * The real path of a file that need not exist: that of its directory, and the name. A dangling link is its target, in a directory that exists: none is made where
+ * a link says. `..` is the kernel's to resolve.
+ */
 function realConfig(path: string, known: string, directoryAt: Ground["directory"]): string {
   // Windows takes it out before it looks anywhere.
   let current = process.platform === "win32" ? resolve(path) : path.replace(/(?!^)\/+$/, "");
@@ -288,18 +291,31 @@ function realConfig(path: string, known: string, directoryAt: Ground["directory"
     return join(known, basename(current));
   for (let links = 0; links <= MAX_LINKS; links++) {
     try {
+      refusePlantedLink(current);
       const real = realpathSync.native(current);
       if (statSync(real).isDirectory()) throw new Error("the config is a directory");
       return real;
     } catch (cause) {
       if (codeOf(cause) !== "ENOENT") throw lockFailed(resolve(current), reasonOf(cause), cause);
     }
-    const directory = directoryAt(dirname(current));
+    const directory = links === 0 ? directoryAt(dirname(current)) : realExisting(dirname(current)).path;
     const target = lstatSync(current, { throwIfNoEntry: false })?.isSymbolicLink() ? readlinkSync(current) : null;
     if (target === null) return join(directory, basename(current));
     current = isAbsolute(target) ? target : `${directory}/${target}`;
   }
   throw lockFailed(resolve(path), "too many symbolic links");
+}
+
+const STICKY_FOR_ALL = 0o1002;
+
+/** As the kernel does where it is told to (protected_symlinks in proc_sys_fs(5)), and we must, who follow links by ourselves. */
+function refusePlantedLink(path: string): void {
+  const link = lstatSync(path, { throwIfNoEntry: false });
+  const user = process.geteuid?.();
+  if (link?.isSymbolicLink() !== true || user === undefined || link.uid === user) return;
+  const { mode, uid } = statSync(dirname(path));
+  if ((mode & STICKY_FOR_ALL) !== STICKY_FOR_ALL || link.uid === uid) return;
+  throw new Error(`it is a symbolic link that user ${link.uid} has put into a directory of all users; remove it`);
 }
 
 /**

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/ucred.h>
 #include <unistd.h>
 
@@ -31,6 +32,16 @@ Result<LocalAddress> LocalAddressOf(const std::string& path) noexcept {
   address.storage.sun_family = AF_UNIX;
   memcpy(address.storage.sun_path, path.c_str(), path.size() + 1);
   return address;
+}
+
+bool BindPrivately(const SocketHandle& socket, const LocalAddress& address) noexcept {
+  if (bind(static_cast<int>(socket.raw()), address.get(), sizeof(address.storage)) == -1) return false;
+  // Not what a link leads to that somebody has put there since.
+  if (fchmodat(AT_FDCWD, address.path(), S_IRUSR | S_IWUSR, AT_SYMLINK_NOFOLLOW) == 0) return true;
+  const int error = errno;
+  unlink(address.path());
+  errno = error;
+  return false;
 }
 
 SocketHandle OpenLocal() noexcept { return Readied(socket(AF_UNIX, SOCK_STREAM, 0)); }

@@ -33,11 +33,33 @@ std::string ParentOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-FileHandle Open(const std::string& path, int flags) noexcept {
+const char* NameIn(const std::string& path) noexcept {
+  const std::size_t slash = path.find_last_of('/');
+  return path.c_str() + (slash == std::string::npos ? 0 : slash + 1);
+}
+
+FileHandle OpenAt(int directory, const char* path, int flags) noexcept {
   int fd;
   do {
     // O_NONBLOCK and O_NOCTTY: should a FIFO or a terminal appear here after the check, opening it has no effect.
-    fd = open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, kFileMode);
+    fd = openat(directory, path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, kFileMode);
+  } while (fd == -1 && errno == EINTR);
+  return FileHandle(fd);
+}
+
+FileHandle Open(const std::string& path, int flags) noexcept { return OpenAt(AT_FDCWD, path.c_str(), flags); }
+
+#ifdef O_PATH
+constexpr int kSearch = O_PATH | O_DIRECTORY;
+#else
+constexpr int kSearch = O_SEARCH;
+#endif
+
+// For what is then done in that directory and in no other one. `real`: it is not reached by a link.
+FileHandle OpenHome(const std::string& path, bool real) noexcept {
+  int fd;
+  do {
+    fd = open(ParentOf(path).c_str(), kSearch | O_CLOEXEC | (real ? O_NOFOLLOW : 0));
   } while (fd == -1 && errno == EINTR);
   return FileHandle(fd);
 }
@@ -83,24 +105,25 @@ Hazard HazardOfFile(const struct stat& file, const struct stat& directory) noexc
   return file.st_nlink > 1 ? Hazard::kHardLinks : Hazard::kNone;
 }
 
-// A lock that root makes in somebody's directory must not keep its owner out later.
-bool GiveToOwner(const FileHandle& file, const struct stat& directory) noexcept {
-  if (geteuid() != 0 || directory.st_uid == 0) return true;
-  return fchown(Fd(file), directory.st_uid, static_cast<gid_t>(-1)) == 0;
-}
+// Root in somebody else's directory: its owner may put a link in its place, or another directory, between any two calls. What
+// root makes there is given to that owner, whom it would keep out later.
+bool IsForeign(const struct stat& there) noexcept { return geteuid() == 0 && there.st_uid != 0; }
 
-void RemoveIfSame(const FileHandle& file, const std::string& path) noexcept {
+void RemoveIfSame(const FileHandle& file, int directory, const char* name) noexcept {
   struct stat ours, there;
-  if (fstat(Fd(file), &ours) == 0 && lstat(path.c_str(), &there) == 0 && SameFile(ours, there)) unlink(path.c_str());
+  const bool same =
+      fstat(Fd(file), &ours) == 0 && fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && SameFile(ours, there);
+  if (same) unlinkat(directory, name, 0);
 }
 
 // A file that was made here and is not handed out is deleted again, by whoever can lock it: if a rival was quicker to lock
 // it, it is the rival's.
 class MadeHere {
  public:
-  MadeHere(bool made, const FileHandle& file, const std::string& path) noexcept : made_(made), file_(file), path_(path) {}
+  MadeHere(bool made, const FileHandle& file, int directory, const char* name) noexcept
+      : made_(made), file_(file), directory_(directory), name_(name) {}
   ~MadeHere() {
-    if (made_ && file_ && Flock(file_) != EWOULDBLOCK) RemoveIfSame(file_, path_);
+    if (made_ && file_ && Flock(file_) != EWOULDBLOCK) RemoveIfSame(file_, directory_, name_);
   }
   MadeHere(const MadeHere&) = delete;
   MadeHere& operator=(const MadeHere&) = delete;
@@ -108,7 +131,8 @@ class MadeHere {
  private:
   const bool made_;
   const FileHandle& file_;
-  const std::string& path_;
+  const int directory_;
+  const char* const name_;
 };
 
 enum class Exclusion { kYes, kNo, kReplaced };
@@ -134,22 +158,33 @@ Result<Exclusion> TestExclusion(const std::string& path, const struct stat& lock
 Result<LockAttempt> TryLockFile(const std::string& path, bool self_test, bool eager) noexcept {
   for (int round = 0; round < kMaxRounds; round++) {
     struct stat directory, before, opened;
-    if (stat(ParentOf(path).c_str(), &directory) == -1) return Failure{errno, "stat"};
+    const std::string parent = ParentOf(path);
+    if ((self_test ? lstat(parent.c_str(), &directory) : stat(parent.c_str(), &directory)) == -1) return Failure{errno, "stat"};
+    if (!S_ISDIR(directory.st_mode)) return Failure{ENOTDIR, "stat"};
+    FileHandle home;
+    if (IsForeign(directory)) {
+      home = OpenHome(path, self_test);
+      if (!home || fstat(Fd(home), &directory) == -1) return Failure{errno, "open"};
+      if (!IsForeign(directory)) continue;
+    }
+    const int at = home ? Fd(home) : AT_FDCWD;
+    const char* const name = home ? NameIn(path) : path.c_str();
     if (const Hazard hazard = HazardOfDirectory(directory); hazard != Hazard::kNone) return Refused(hazard);
 
-    const bool exists = lstat(path.c_str(), &before) == 0;
+    const bool exists = fstatat(at, name, &before, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && errno != ENOENT) return Failure{errno, "lstat"};
     if (exists) {
       if (const Hazard hazard = HazardOfFile(before, directory); hazard != Hazard::kNone) return Refused(hazard);
     }
 
-    FileHandle file = Open(path, exists ? O_RDWR : O_RDWR | O_CREAT | O_EXCL);
+    FileHandle file = OpenAt(at, name, exists ? O_RDWR : O_RDWR | O_CREAT | O_EXCL);
     if (!file) {
       if (errno == (exists ? ENOENT : EEXIST)) continue;
       return errno == ELOOP ? Result<LockAttempt>(Refused(Hazard::kSymbolicLink)) : Failure{errno, "open"};
     }
-    const MadeHere made(!exists, file, path);
-    if (!exists && !GiveToOwner(file, directory)) return Failure{errno, "fchown"};
+    const MadeHere made(!exists, file, at, name);
+    const bool given = exists || !home || fchown(Fd(file), directory.st_uid, static_cast<gid_t>(-1)) == 0;
+    if (!given) return Failure{errno, "fchown"};
     if (fstat(Fd(file), &opened) == -1) return Failure{errno, "fstat"};
     if (opened.st_nlink == 0) continue;
     if (const Hazard hazard = HazardOfFile(opened, directory); hazard != Hazard::kNone) return Refused(hazard);
@@ -210,14 +245,23 @@ Result<LockAttempt> ConfirmLock(const FileHandle& file, const std::string& path,
   return LockAttempt{LockStatus::kLocked, Hazard::kNone, FileHandle(), locked.st_size == 0};
 }
 
-Result<Currency> CheckLock(const FileHandle& file, const std::string& path) noexcept {
-  struct stat ours, there;
+namespace {
+
+Result<Currency> Compare(const FileHandle& file, const std::string& path, struct stat& there) noexcept {
+  struct stat ours;
   if (fstat(Fd(file), &ours) == -1) return Failure{errno, "fstat"};
   if (lstat(path.c_str(), &there) == -1) {
     if (errno == ENOENT || errno == ENOTDIR) return Currency::kMissing;
     return Failure{errno, "lstat"};
   }
   return SameFile(ours, there) ? Currency::kCurrent : Currency::kReplaced;
+}
+
+}  // namespace
+
+Result<Currency> CheckLock(const FileHandle& file, const std::string& path) noexcept {
+  struct stat there;
+  return Compare(file, path, there);
 }
 
 Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t size, bool cut) noexcept {
@@ -240,11 +284,27 @@ Result<Done> WriteRecord(const FileHandle& file, const void* data, std::size_t s
 void Unlock(const FileHandle& file) noexcept { flock(Fd(file), LOCK_UN); }
 
 Result<bool> RemoveLockFile(FileHandle& file, const std::string& path) noexcept {
-  Result<Currency> currency = CheckLock(file, path);
+  struct stat there;
+  Result<Currency> currency = Compare(file, path, there);
   if (!currency.ok()) return currency.failure();
   if (currency.value() != Currency::kCurrent) return false;
-  if (unlink(path.c_str()) == -1 && errno != ENOENT) return Failure{errno, "unlink"};
+  if (IsForeign(there)) {
+    const FileHandle home = OpenHome(path, false);
+    if (home) RemoveIfSame(file, Fd(home), NameIn(path));
+  } else if (unlink(path.c_str()) == -1 && errno != ENOENT) {
+    return Failure{errno, "unlink"};
+  }
   return true;
+}
+
+Result<Done> GiveDirectory(const std::string& path) noexcept {
+  const FileHandle directory = Open(path, O_RDONLY | O_DIRECTORY);
+  struct stat made, parent;
+  if (!directory) return Failure{errno, "open"};
+  if (fstat(Fd(directory), &made) == -1 || fstatat(Fd(directory), "..", &parent, 0) == -1) return Failure{errno, "fstat"};
+  if (made.st_uid != geteuid() || !IsForeign(parent)) return Done{};
+  if (fchown(Fd(directory), parent.st_uid, static_cast<gid_t>(-1)) == -1) return Failure{errno, "fchown"};
+  return Done{};
 }
 
 }  // namespace gateway_lock

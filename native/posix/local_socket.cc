@@ -41,11 +41,10 @@ Result<LocalListener> ListenLocal(const std::string& path) noexcept {
   LocalListener listener;
   listener.socket = OpenLocal();
   if (!listener.socket) return Failure{errno, "socket"};
-  if (bind(Fd(listener.socket), address.value().get(), sizeof(address.value().storage)) == -1) return Failure{errno, "bind"};
-  // Nobody gets in before listen(2). The mode that bind(2) gives follows from the umask, which belongs to the whole process.
+  // Nobody gets in before listen(2).
+  if (!BindPrivately(listener.socket, address.value())) return Failure{errno, "bind"};
   struct stat there;
-  const bool ready = chmod(address.value().path(), S_IRUSR | S_IWUSR) == 0 && lstat(address.value().path(), &there) == 0 &&
-                     listen(Fd(listener.socket), kBacklog) == 0;
+  const bool ready = lstat(address.value().path(), &there) == 0 && listen(Fd(listener.socket), kBacklog) == 0;
   if (!ready) {
     const Failure failure{errno, "listen"};
     unlink(address.value().path());
@@ -56,11 +55,12 @@ Result<LocalListener> ListenLocal(const std::string& path) noexcept {
 }
 
 void RemoveLocalName(const LocalName& name) noexcept {
+  Result<LocalAddress> address = LocalAddressOf(name.path);
   struct stat there;
-  if (lstat(name.path.c_str(), &there) == -1 || !S_ISSOCK(there.st_mode)) return;
+  if (!address.ok() || lstat(address.value().path(), &there) == -1 || !S_ISSOCK(there.st_mode)) return;
   const bool same =
       static_cast<std::uint64_t>(there.st_dev) == name.device && static_cast<std::uint64_t>(there.st_ino) == name.inode;
-  if (same) unlink(name.path.c_str());
+  if (same) unlink(address.value().path());
 }
 
 Result<SocketHandle> ConnectLocal(const std::string& path) noexcept {

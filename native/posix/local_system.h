@@ -24,6 +24,9 @@ struct LocalAddress {
 // ENAMETOOLONG where it does not fit and there is no way around that.
 Result<LocalAddress> LocalAddressOf(const std::string& path) noexcept;
 
+// Makes the socket's name, with mode 0600 whatever the umask. False, with errno, and no name.
+bool BindPrivately(const SocketHandle& socket, const LocalAddress& address) noexcept;
+
 // None of these is inherited by a child process, not even by one that another thread is just starting, where the system has calls
 // for that. They do not wait, and raise no SIGPIPE. Empty, with errno.
 SocketHandle OpenLocal() noexcept;

@@ -226,6 +226,8 @@ Result<LockAttempt> TryLockFile(const std::string& path, bool self_test, bool) n
   return Held();
 }
 
+Result<Done> GiveDirectory(const std::string&) noexcept { return Failure{ENOTSUP, "SetSecurityInfo"}; }
+
 bool LocksDirectories() noexcept { return false; }
 
 Result<LockAttempt> TryLockDirectory(const std::string&) noexcept { return Failure{ENOTSUP, "LockFileEx"}; }

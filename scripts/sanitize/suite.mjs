@@ -21,7 +21,7 @@ export function readReports(directory) {
 }
 
 /** Runs vitest in `tree` with the Node that lies in `bin`. */
-export async function runSuite({ tree, bin, prefix, args }) {
+export async function runSuite({ tree, bin, prefix, args, interrupted }) {
   const environment = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}`, npm_config_nodedir: prefix };
   const vitest = join(tree, "node_modules/vitest/vitest.mjs");
   const child = spawn(join(bin, "node"), [vitest, "run", ...args], {
@@ -29,12 +29,16 @@ export async function runSuite({ tree, bin, prefix, args }) {
     env: environment,
     stdio: ["ignore", "pipe", "inherit"],
   });
+  // vitest ends what its tests have started.
+  const stop = () => child.kill();
+  interrupted.addEventListener("abort", stop);
   let end = "";
   child.stdout.setEncoding("utf8").on("data", (text) => {
     process.stdout.write(text);
     end = (end + text).slice(-10_000);
   });
   const [code] = await once(child, "close");
+  interrupted.removeEventListener("abort", stop);
   const [, passed = 0, failed = 0, skipped = 0] = TOTALS.exec(end) ?? [];
   return { passed: Number(passed), failed: Number(failed), skipped: Number(skipped), code };
 }

@@ -23,7 +23,12 @@ export async function makeTree(name, flags, plant) {
 
   const prefix = dirname(dirname(process.execPath));
   const headers = existsSync(join(prefix, "include/node/node_api.h")) ? { npm_config_nodedir: prefix } : {};
-  const env = { ...headers, CXXFLAGS: `${flags} -g -fno-omit-frame-pointer`, LDFLAGS: flags };
+  // Node exports functions of the C++ library, which are not instrumented, and would come before the addon's own: a count of references is one.
+  const env = {
+    ...headers,
+    CXXFLAGS: `${flags} -g -fno-omit-frame-pointer`,
+    LDFLAGS: `${flags} -Wl,-Bsymbolic-functions`,
+  };
   const gyp = join(tree, "node_modules/node-gyp/bin/node-gyp.js");
   await mustRun(process.execPath, [gyp, "configure", "build", "--jobs=max"], { cwd: tree, env, limit: LIMIT });
   // The bundler tries what it has made, and this Node can't load that addon.

@@ -22,7 +22,7 @@ export async function runValgrind(tree, acquisitions, env = {}) {
     const { status, output } = await run(
       "valgrind",
       [...args, `--log-file=${log}`, process.execPath, PROGRAM, `${acquisitions}`, tree],
-      { limit: LIMIT, env },
+      { limit: LIMIT, env: { TMPDIR: directory, ...env } },
     );
     return { status, output, ...judge(readFileSync(log, "utf8"), tree) };
   } finally {

@@ -1,12 +1,12 @@
 // Proves that links, FIFOs, files and directories that another user plants in place of a gateway's locks are refused with their path, and a linked file is left alone.
 
 import { spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { acquireGateway } from "../../lib/acquire.ts";
 import { isLinux, isRoot, itWhere } from "../support/capabilities.ts";
-import { appearance, asOtherUser } from "../support/locks.ts";
+import { appearance, asOtherUser, OTHER_UID } from "../support/locks.ts";
 import { freePort, temporaryDirectory } from "../support/temporary.ts";
 
 const it = itWhere(isLinux && isRoot, "needs Linux and root, to be two users");
@@ -47,4 +47,39 @@ it.each(PLANTED)("%s", async (_, plant) => {
   );
   expect(outcome).toMatchObject({ code: "LOCK_FAILED", message: expect.stringContaining(join(stateDir, "locks")) });
   expect(appearance(file)).toEqual(before);
+});
+
+it("the config is another user's link, in a directory of all users: it leads nowhere", async () => {
+  const stateDir = temporaryDirectory();
+  const victim = temporaryDirectory();
+  chmodSync(victim, 0o755);
+  chmodSync(stateDir, 0o1777);
+  const config = join(stateDir, "gateway.json");
+  writeFileSync(join(victim, "other.json"), "{}");
+  const port = await freePort();
+  for (const target of ["new/deep/x.json", "other.json", "none.json"]) {
+    const planted = spawnSync("ln", ["-sf", join(victim, target), config], asOtherUser as object);
+    expect(planted.status).toBe(0);
+    const error = await acquireGateway({ stateDir, port }).catch((error) => error);
+    expect(error).toMatchObject({ code: "LOCK_FAILED", message: expect.stringContaining(config) });
+    expect(error.message).toContain(
+      `it is a symbolic link that user ${OTHER_UID} has put into a directory of all users`,
+    );
+    expect(readdirSync(victim)).toEqual(["other.json"]);
+    rmSync(config);
+  }
+});
+
+it("no directory is made where a link of one's own says", async () => {
+  const stateDir = temporaryDirectory();
+  const config = join(stateDir, "gateway.json");
+  symlinkSync(join(stateDir, "new/deep/x.json"), config);
+  const port = await freePort();
+  const error = await acquireGateway({ stateDir, port }).catch((error) => error);
+  expect(error).toMatchObject({ code: "LOCK_FAILED", message: expect.stringContaining("create it first") });
+  expect(readdirSync(stateDir)).toEqual(["gateway.json"]);
+  mkdirSync(join(stateDir, "new/deep"), { recursive: true });
+  const gateway = await acquireGateway({ stateDir, port });
+  expect(gateway.lockPaths).toContainEqual(expect.stringContaining(join(stateDir, "new/deep/locks/")));
+  await gateway.close();
 });

@@ -19,6 +19,7 @@ const BURIAL = 10_000; // ms, for what was killed to be gone
 async function runRound(seed) {
   const random = makeRandom(seed);
   const world = await makeWorld(tmpdir(), random);
+  current = world;
   const killed = [];
   const findings = [];
   const programs = new Set();
@@ -104,10 +105,25 @@ function kill(pid) {
   }
 }
 
+/** The world of the round that goes on. */
+let current;
+
+function stop() {
+  if (current !== undefined) {
+    for (let left; left === undefined || left.length > 0; left.forEach(kill)) left = processesOf(current);
+    rmSync(current.root, { recursive: true, force: true });
+  }
+  process.exit(1);
+}
+// Who has ended us at a terminal has ended all others too. Without whoever asks for rounds, none is wanted.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, stop);
+process.stdin.once("end", () => current !== undefined && stop());
+
 // The first gateway of a process opens what stays open, and starts what goes on.
 let before;
 for await (const line of createInterface({ input: process.stdin })) {
   const result = await runRound(Number(line));
+  current = undefined;
   const after = possessions();
   if (before !== undefined && (after.descriptors > before.descriptors || after.threads > before.threads))
     result.findings.push(`left in a process that has lived: ${JSON.stringify({ before, after })}`);

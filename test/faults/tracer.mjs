@@ -2,7 +2,6 @@
 // where no port is taken and /proc has nobody else: a walk is like another one.
 
 import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,8 +17,12 @@ const fileOf = (name) => fileURLToPath(new URL(name, import.meta.url));
 const LIMIT = 60_000; // ms; only reached when something hangs
 const PORT = 18789;
 
-/** What the subject has told, and the calls within the marks: `{ name, nth, line, injected }`. `fault` is `{ name, errno, nth }`. */
-export async function walk(name, fault) {
+/**
+ * What the subject has told, and the calls within the marks: `{ name, nth, line, injected }`. `fault` is `{ name, errno, nth }`.
+ *
+ * @throws `interrupted.reason`
+ */
+export async function walk(name, { fault, interrupted }) {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), "gateway-lock-faults-")));
   const log = join(directory, "trace");
   const { needsOwner, spawns } = PATHS[name];
@@ -39,7 +42,8 @@ export async function walk(name, fault) {
   );
   const beside = [process.execPath, fileOf("beside.mjs"), JSON.stringify({ owners, command: traced })];
   const [command, ...args] = [...ALONE, ...(owners.length === 0 ? traced : beside)];
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+  const end = { signal: interrupted, killSignal: "SIGKILL" };
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...end });
   let [output, errors] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (text) => {
     output += text;
@@ -49,7 +53,11 @@ export async function walk(name, fault) {
   });
   const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT);
   try {
-    const [code, signal] = await once(child, "close");
+    const [code, signal] = await new Promise((resolve, reject) => {
+      child.on("error", (error) => error.name !== "AbortError" && reject(error));
+      child.once("close", (...outcome) => resolve(outcome));
+    });
+    interrupted.throwIfAborted();
     const story = output.startsWith("{") ? JSON.parse(output) : null;
     return { story, calls: callsIn(readFileSync(log, "utf8")), code, signal, errors };
   } finally {

@@ -6,6 +6,7 @@ import { expect, it } from "vitest";
 import { type FileLock, tryLock, tryLockFile } from "../../lib/lock/file-lock.ts";
 import { LockSet } from "../../lib/lock/lock-set.ts";
 import { resolveResources } from "../../lib/lock/resources.ts";
+import { native } from "../../lib/native.ts";
 import { resolveGatewayOptions } from "../../lib/options.ts";
 import { openDescriptors, temporaryDirectory } from "../support/temporary.ts";
 
@@ -58,4 +59,14 @@ it("lets the lock go that was waited for when somebody else has another one, and
   const set = LockSet.tryLock(resources, false, { granted: other, inherited: null });
   expect([set instanceof LockSet, other.held]).toEqual([true, false]);
   if (set instanceof LockSet) set.release();
+});
+
+it("is looked at by one path for each descriptor, and by nothing beyond the paths", () => {
+  const path = join(temporaryDirectory(), "lock");
+  const fd = native().tryLockFile(path, false, false);
+  if (typeof fd !== "number") throw new Error("refused");
+  const current = (count: number, paths: string) => native().areCurrent(new Int32Array(count).fill(fd), paths);
+  expect(current(2, `${path}\0${path}\0`)).toBe(true);
+  for (const paths of ["", path, `${path}\0`]) expect(current(2, paths)).toBe(false);
+  native().releaseLock(fd, true);
 });

@@ -1,7 +1,7 @@
 // The doctor's checks of what is around a gateway: other profiles, and who starts it again when it ends.
 
 import { existsSync, readFileSync } from "node:fs";
-import { EXIT } from "../../errors.ts";
+import { EXIT, printable } from "../../errors.ts";
 import type { Supervisor } from "../../lock/record.ts";
 import { REMEDIES } from "../../profile/isolation.ts";
 import { detectSupervisor, isSupervised, SUPERVISORS } from "../../supervisor/detect.ts";
@@ -55,7 +55,7 @@ export async function checkSupervisor({ readings, picture }: Scene): Promise<Ans
   const named = (env.GATEWAY_LOCK_SUPERVISOR ?? "").trim();
   if (named !== "" && named !== "none" && !(SUPERVISORS as readonly string[]).includes(named)) {
     problems.push({
-      evidence: "GATEWAY_LOCK_SUPERVISOR names no supervisor that is known, and is ignored",
+      evidence: `GATEWAY_LOCK_SUPERVISOR is '${printable(named)}', which names no supervisor that is known, and is ignored`,
       next: `set it to one of ${SUPERVISORS.join(", ")} or none`,
     });
   }
