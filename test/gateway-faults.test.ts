@@ -1,6 +1,6 @@
 // What goes wrong at a bad moment leaves nothing held that nobody owns, and no loss unnoticed.
 
-import { readdirSync, readlinkSync, rmSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, vi } from "vitest";
 import { WebSocket } from "ws";
@@ -8,7 +8,7 @@ import { readRecord } from "../lib/lock/record.ts";
 import { isLinux, itWhere } from "./support/capabilities.ts";
 import { canInjectFaults } from "./support/locks.ts";
 import { fixturePath, startFixture, startGateway, TestProcess } from "./support/processes.ts";
-import { freePort, temporaryDirectory } from "./support/temporary.ts";
+import { freePort, temporaryDirectory, wipe } from "./support/temporary.ts";
 
 const PATIENCE = { timeout: 10_000, interval: 5 }; // ms; only reached when something is wrong
 
@@ -38,7 +38,7 @@ itWhere(canInjectFaults, "strace can't inject faults")(
     gateway.send("ready");
     await gateway.next("done");
 
-    rmSync(join(stateDir, "locks"), { recursive: true });
+    wipe(join(stateDir, "locks"));
 
     const lost = await gateway.next("lost");
     expect(lost).toMatchObject({ code: "LOCK_LOST" });
@@ -69,7 +69,7 @@ itWhere(isLinux, "needs Linux")("a loss is noticed also while the last clients l
   gateway.send("close");
   await vi.waitFor(() => expect(readRecord(stateLock).record?.phase).toBe("stopping"), PATIENCE);
 
-  rmSync(join(elsewhere, "locks"), { recursive: true });
+  wipe(join(elsewhere, "locks"));
 
   expect(await gateway.next("lost")).toMatchObject({ code: "LOCK_LOST" });
   client.terminate();

@@ -18,7 +18,7 @@ import { decodeRecord } from "../lib/lock/record.ts";
 import { canUnshareMount, canUnshareUser, isLinux, itWhere } from "./support/capabilities.ts";
 import { acquire, lockFilesIn, refusalOf } from "./support/gateways.ts";
 import { fixturePath, startGateway, TestProcess } from "./support/processes.ts";
-import { freePort, temporaryDirectory } from "./support/temporary.ts";
+import { freePort, temporaryDirectory, wipe } from "./support/temporary.ts";
 
 const NOTICED = 1000; // ms, within which a loss is noticed
 const SLACK = 1000; // ms, of a busy machine
@@ -218,8 +218,8 @@ describe("what is deleted under a live owner", () => {
     const [stateDir, port] = [temporaryDirectory(), await freePort()];
     const owner = await started({ stateDir, port });
     const files = lockFilesIn(stateDir);
-    for (let wipe = 0; wipe < 3; wipe++) {
-      rmSync(join(stateDir, "locks"), { recursive: true });
+    for (let times = 0; times < 3; times++) {
+      wipe(join(stateDir, "locks"));
       expect(await refusalOf({ stateDir, port: await freePort() })).toMatchObject({ retryable: true, exitCode: 75 });
       for (const file of files) {
         const path = join(stateDir, "locks", file);

@@ -1,7 +1,7 @@
 // Proves that whatever is taken from a live owner is noticed within a second: restored where its directory is locked itself, lost where not.
 
 import { spawnSync } from "node:child_process";
-import { mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Gateway } from "../lib/gateway.ts";
@@ -9,14 +9,13 @@ import { readOwner, readRecord } from "../lib/lock/record.ts";
 import { itWhere } from "./support/capabilities.ts";
 import { acquire, refusalOf } from "./support/gateways.ts";
 import { fixturePath, startFixture, TestProcess } from "./support/processes.ts";
-import { freePort, temporaryDirectory } from "./support/temporary.ts";
+import { freePort, temporaryDirectory, wipe } from "./support/temporary.ts";
 
 const NOTICED = 1000; // ms, within which a loss is noticed
 const LOOK_AGAIN = { timeout: 5000, interval: 5 }; // ms; only reached when something is wrong
 
 const moved = (path: string) => `${path}-moved`;
 const rename = (path: string) => renameSync(path, moved(path));
-const remove = (path: string) => rmSync(path, { recursive: true });
 const replaceFile = (path: string) => {
   rename(path);
   writeFileSync(path, "intruder", { mode: 0o600 });
@@ -96,7 +95,7 @@ describe("what lies in a directory that is locked itself", () => {
     ["locks, replaced by an empty directory", ({ stateDir }) => replaceDirectory(join(stateDir, "locks"))],
     ["the lock file of a directory in locks, deleted", ({ workspaceLock }) => unlinkSync(workspaceLock)],
     ["the lock file of a directory in locks, replaced", ({ workspaceLock }) => replaceFile(workspaceLock)],
-    ["locks of a directory in locks, deleted", ({ workspace }) => remove(join(workspace, "locks"))],
+    ["locks of a directory in locks, deleted", ({ workspace }) => wipe(join(workspace, "locks"))],
   ];
 
   it("is restored within a second after it was deleted, renamed or replaced, and rivals are refused meanwhile", async () => {
@@ -160,7 +159,7 @@ describe("what is not kept by a lock on its directory", () => {
       },
     ],
     ["its parent, renamed", ({ parent }) => rename(parent)],
-    ["its parent, deleted", ({ parent }) => remove(parent)],
+    ["its parent, deleted", ({ parent }) => wipe(parent)],
     ["its parent, replaced", ({ parent }) => replaceDirectory(parent)],
     ["locks, replaced by a file", ({ stateDir }) => replaceFile(join(stateDir, "locks"))],
     [
@@ -176,11 +175,11 @@ describe("what is not kept by a lock on its directory", () => {
     ["a config's lock file, replaced", ({ configLock }) => replaceFile(configLock)],
     ["locks beside a config, renamed", ({ configLock }) => rename(dirname(configLock))],
     ["a config's directory, renamed", ({ configDir }) => rename(configDir)],
-    ["a config's directory, deleted", ({ configDir }) => remove(configDir)],
+    ["a config's directory, deleted", ({ configDir }) => wipe(configDir)],
     ["a config's directory, replaced", ({ configDir }) => replaceDirectory(configDir)],
     ["the parent of a config's directory, renamed", ({ configHome }) => rename(configHome)],
     ["a directory in locks, renamed", ({ workspace }) => rename(workspace)],
-    ["a directory in locks, deleted", ({ workspace }) => remove(workspace)],
+    ["a directory in locks, deleted", ({ workspace }) => wipe(workspace)],
     ["the parent of a directory in locks, renamed", ({ workspace }) => rename(dirname(workspace))],
     ["the lock file of a file in locks, deleted", ({ fileLock }) => unlinkSync(fileLock)],
     ["the lock file of a file in locks, replaced", ({ fileLock }) => replaceFile(fileLock)],
@@ -252,7 +251,7 @@ describe("a config in the state directory of another gateway", () => {
   it("is not had by wiping that one's locks: it is given the time to restore them", async () => {
     const stateDir = temporaryDirectory();
     const owner = await acquire({ stateDir, port: 0 });
-    remove(join(stateDir, "locks"));
+    wipe(join(stateDir, "locks"));
 
     const rival = { stateDir: temporaryDirectory(), configPath: join(stateDir, "gateway.json"), port: 0 };
     expect(await refusalOf(rival)).toMatchObject({ exitCode: 75, owner: { ownerId: owner.owner.ownerId } });

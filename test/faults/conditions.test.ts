@@ -1,7 +1,7 @@
 // Proves what comes of a disk, a limit, a path or a clock that is really wrong, where test:faults only says so to the process.
 
 import { spawnSync } from "node:child_process";
-import { closeSync, ftruncateSync, openSync, readdirSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readdirSync, statSync, writeSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
@@ -10,7 +10,7 @@ import { canUnshareMount, isLinux, itWhere } from "../support/capabilities.ts";
 import { isPortFree, refusalOf } from "../support/gateways.ts";
 import { flockCommandGets } from "../support/locks.ts";
 import { fixturePath, startFixture, startGateway, TestProcess } from "../support/processes.ts";
-import { freePort, temporaryDirectory } from "../support/temporary.ts";
+import { freePort, temporaryDirectory, wipe } from "../support/temporary.ts";
 
 const works = (command: string, ...args: string[]): boolean => spawnSync(command, args).status === 0;
 const hasPrlimit = works("prlimit", "--version");
@@ -102,8 +102,7 @@ itWhere(isLinux, "needs Linux")(
     const standby = startFixture("waiting-gateway.mjs", { stateDir, port, timeout: 60_000 });
     await standby.next("waiting");
 
-    renameSync(stateDir, join(parent, "gone"));
-    rmSync(join(parent, "gone"), { recursive: true });
+    wipe(stateDir);
 
     expect(await owner.next("lost")).toMatchObject({ code: "LOCK_LOST" });
     owner.send("close");
@@ -168,7 +167,7 @@ itWhere(hasCompiler && isLinux, "no compiler")(
     owner.send("update {}");
     await owner.next("done");
     // It watches on: within a second, as ever.
-    rmSync(join(stateDir, "locks"), { recursive: true });
+    wipe(join(stateDir, "locks"));
     await expect
       .poll(() => readOwner(join(stateDir, "locks", "gateway.state.lock")).record?.pid, { timeout: 5000 })
       .toBe(owner.pid);

@@ -1,6 +1,6 @@
 // Directories and ports that belong to one test.
 
-import { mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +11,13 @@ export function temporaryDirectory(): string {
   const path = realpathSync(mkdtempSync(join(tmpdir(), "gateway-lock-test-")));
   onTestFinished(() => rmSync(path, { recursive: true, force: true }));
   return path;
+}
+
+/** Deletes a directory of somebody who watches it: file by file, they may have made one again before the last is gone. */
+export function wipe(directory: string): void {
+  const gone = `${directory}-gone`;
+  renameSync(directory, gone);
+  rmSync(gone, { recursive: true });
 }
 
 // Below the ephemeral range, so that no client of another test gets it as its local port; a hundred for each worker.
