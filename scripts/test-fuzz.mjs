@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { randomSeed, readArguments } from "./arguments.mjs";
 import { interrupted } from "./interruption.mjs";
 
-const USAGE = `npm run test:fuzz                      1,000,000 records, some 290,000 calls of the addon, 10,000 of the library: some eight minutes
+const USAGE = `npm run test:fuzz                      1,000,000 records, some 290,000 calls of the addon, 10,000 of the library: some four minutes
 npm run test:fuzz -- --short           a fiftieth of it, as CI does
 npm run test:fuzz -- records           only one part: records, native, options
 npm run test:fuzz -- --seed 4711       the same inputs again

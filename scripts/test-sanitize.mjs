@@ -14,7 +14,7 @@ import { makeReports, readReports, runSuite } from "./sanitize/suite.mjs";
 import { makeTree } from "./sanitize/tree.mjs";
 import { runValgrind } from "./sanitize/valgrind.mjs";
 
-const USAGE = `npm run test:sanitize                   all parts, the whole suite: some 40 minutes on two processors
+const USAGE = `npm run test:sanitize                   all parts, the whole suite: some 25 minutes on two processors
 npm run test:sanitize -- tsan           only one: asan, tsan, valgrind
 npm run test:sanitize -- --short        the addon's own tests, and 1,000 acquisitions: as CI does
 npm run test:sanitize -- asan --tests test/lock test/native
