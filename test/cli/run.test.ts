@@ -254,7 +254,7 @@ describe("SIGKILL of the command", () => {
     expect((await wrapper.exited).code).toBe(0);
     expect(wrapper.stderr).toContain("the next one, or a process that the program has left behind");
     expect(ownerOf(claim).holders).toEqual([pid]);
-    expect((await refusalOf(claim)).retryable).toBe(true);
+    expect(await refusalOf(claim)).toMatchObject({ code: "ALREADY_RUNNING", exitCode: 75, retryable: true });
   });
 });
 
